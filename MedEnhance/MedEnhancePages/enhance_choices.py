@@ -25,7 +25,7 @@ class DeviceChoice:
         self.reason = ""
 
     def ask(self):
-        """Start the job `doctor`, once; its worker imports PyTorch for it and stays."""
+        """Start the job `doctor`, once; its worker stays."""
         isKnown = self._job is not None and self._job.state not in ("failed", "cancelled")
         if not (isKnown or dependencies.missing()):
             self._job = self._runner.submit("doctor", {}, title=_("Check this computer"))

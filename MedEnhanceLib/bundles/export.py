@@ -16,9 +16,11 @@ from MedEnhanceLib._version import __version__
 from MedEnhanceLib.bundles.schema import CARD, FORMAT, FORMAT_VERSION, METADATA, SLICES, WEIGHTS
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.bundles.suitability import is_certain, is_certain_loss
+from MedEnhanceLib.core.arrays import Array
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, file_sha256
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.io.atomic import atomic_write, write_json
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -115,31 +117,37 @@ def describe_bundle(folder: Path, metadata: dict[str, Any]) -> Bundle:
 
 
 def load_tensors(bundle: Bundle) -> dict[str, Tensor]:
-    """Load the bundle's weights in float32; ModelError if they are damaged or not finite."""
+    """Load the bundle's weights as tensors; as `load_arrays`."""
     import torch
+
+    return {name: torch.from_numpy(array) for name, array in load_arrays(bundle).items()}
+
+
+def load_arrays(bundle: Bundle) -> dict[str, Array]:
+    """Load the bundle's weights in float32; ModelError if they are damaged or not finite."""
+    stored_in: Any = require("safetensors.numpy", purpose="Opening a model")
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     try:
-        stored = load_file(bundle.weights)
-    except (SafetensorError, OSError) as cause:
+        stored = stored_in.load_file(bundle.weights)
+    except (SafetensorError, OSError, TypeError) as cause:  # the last for bfloat16
         raise ModelError(
             f"model {bundle.name!r}: its weights cannot be read ({cause})", "Import it again."
         ) from cause
-    for name, tensor in stored.items():
-        if not torch.isfinite(tensor).all():
+    for name, array in stored.items():
+        if not np.isfinite(array).all():
             raise ModelError(
                 f"model {bundle.name!r}: its weights are not all finite ({name})",
                 "Do not use it: its training failed, or its files were damaged before hashing.",
             )
     return {
-        name: tensor.float() if tensor.is_floating_point() else tensor
-        for name, tensor in stored.items()
+        name: array.astype(np.float32) if array.dtype.kind == "f" else array
+        for name, array in stored.items()
     }
 
 
 @contextmanager
-def must_fit(bundle: Bundle, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+def must_fit(bundle: Bundle, tensors: Mapping[str, Any]) -> Iterator[None]:
     """Turn errors from building a bundle's network into a ModelError that names the bundle."""
     try:  # before memory is allocated: no stated size may exceed those of the weights
         largest = max(size for tensor in tensors.values() for size in (*tensor.shape, 1))

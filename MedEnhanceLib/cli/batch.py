@@ -71,7 +71,8 @@ def _declare(parser: Parser, task: str) -> None:
         add_flags(parser, batch, only=["bids"])
         add_flags(parser, job, only=["dicom"])
     add_flags(parser, job, only=["modality", "resample", "complete_frames"])
-    add_flags(parser, batch, only=["output", "workers", "scheduler", "overwrite"])
+    where = ["output", "workers", "scheduler", "shard"]
+    add_flags(parser, batch, only=[*where, "retry_failed", "join", "overwrite"])
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -85,19 +86,28 @@ def _run(args: argparse.Namespace) -> int:
     total, table = fields["total"], fields["table"]
     failed = [row for row in fields["rows"] if row["status"] == "failed"]
     done, before = fields["done"], fields["already_done"]
-    text = f"{done} of {total} done ({before} of them before)"
-    text += f"{_verdicts(fields['rows'])}, {len(failed)} failed; "
+    text = f"shard {fields['shard']}: " if "shard" in fields else ""
+    text += f"{done} of {total} done ({before} of them before)"
+    text += f"{_verdicts(fields['rows'])}, {len(failed)} failed"
+    unfinished = total - done - len(failed)
+    text += f", {unfinished} unfinished; " if unfinished else "; "
     if few := fields["hardly_changed"]:
         text += f"{few} hardly changed (the result is the input, or nearly); "
     text += f"see {table}"
+    if shards := fields.get("open_shards"):
+        text += f"\nshards to run (again): {', '.join(shards)}"
     fault = None
     if failed:
         why = [(Path(row["source"]).name, f"{row['message']}. {row['hint']}") for row in failed]
         text = f"{columns(('failed', 'why'), why, left_aligned=2)}\n\n{text}"
         fault = MedEnhanceError(
             f"{len(failed)} of {total} failed; see {table}",
-            "Follow their hints, then run the same command again: finished volumes are skipped.",
+            "Follow their hints, then run the same command again: finished volumes are skipped. "
+            "With --retry-failed nothing else is looked at.",
         )
+    elif unfinished or shards:
+        text_left = f"{unfinished} of {total} unfinished" if unfinished else "shards never ran"
+        fault = MedEnhanceError(text_left, "Run the same command again, without --join.")
     elif left_out := [row for row in fields["rows"] if row.get("left_out")]:
         text += "".join(f"\n  {row['left_out']}" for row in left_out)
         fault = PartLostError(

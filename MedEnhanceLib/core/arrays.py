@@ -40,8 +40,9 @@ WHOLE: Region = (slice(None), slice(None))
 #: Volumes from this size on stay in their files where they can be processed in slabs.
 LARGE_BYTES = 1 << 28
 SLAB_BYTES = 1 << 24
-#: Slices that pass from stage to stage of a filter at a time.
-SLICES_AT_ONCE = 4
+#: Slices that pass from stage to stage of a filter at a time, and voxels whose float32 values stay
+#: in a processor's cache through several steps.
+SLICES_AT_ONCE, _IN_CACHE = 4, 1 << 16
 #: A volume with at least this many voxels and at most this many values holds labels: the noise of
 #: an image alone gives more values.
 _LEAST_IMAGE, _MOST_LABELS = 4096, 16
@@ -196,3 +197,8 @@ def parts_of(first: int, end: int, at_once: int | None = None) -> Iterator[slice
     at_once = at_once or SLICES_AT_ONCE
     for begin in range(first, end, at_once):
         yield slice(begin, min(begin + at_once, end))
+
+
+def cached_parts(slices: Array) -> Iterator[slice]:
+    """Divide slices, [n, J, I], into ranges that stay in a processor's cache, at least one each."""
+    return parts_of(0, len(slices), max(1, _IN_CACHE // slices[0].size))

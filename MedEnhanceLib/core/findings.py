@@ -232,6 +232,8 @@ def _guide(facts: Mapping[str, Any], strength: float) -> Iterator[Text]:
 def slices_restored(slices: Mapping[str, Any], strength: float = 1.0) -> Iterator[Text]:
     """Say how slices became thinner; slices: `results.measured.slices` of the manifest."""
     yield text("slices", **slices)
+    if "tuning_gain" in slices:
+        yield text("slices_tuned", steps=slices["tuning_steps"], gain=slices["tuning_gain"])
     if strength < 1:
         yield text("detail", percent=round(100 * strength))
 

@@ -21,7 +21,6 @@ import numpy as np
 from MedEnhanceLib.core.arrays import SLICES_AT_ONCE, Array, Floats, parts_of, trim
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.filters.layers import (
-    TAPER_LINE,
     BlockGroups,
     Layer,
     LayerArrays,
@@ -53,6 +52,8 @@ ImageKind = Literal["noisy", "pilot", "matched"]
 REFERENCES_IN_BAND: dict[StageKind, int] = {"threshold": 65536, "grouped": 4096}
 #: Slices of σ that are held: stages and networks are about ten slices behind one another.
 _HELD = 64
+#: Slices of means that lie one after another, so that most slabs of them need no copy.
+_MEANS_IN_ARRAY = 8 * SLICES_AT_ONCE
 #: Slabs after which free memory returns to the system: the heap fragments with every slice.
 _PARTS_TO_A_TRIM = 8
 
@@ -189,8 +190,8 @@ class Run:
         change = None if slab.change is None else slab.change[inner]
         return part, Slab(slab.voxels[inner], change)
 
-    def ahead(self, slabs: Iterator[Slab]) -> Iterator[Slab]:
-        """Yield slabs for `finished`; on a device they are computed ahead."""
+    def ahead(self, slabs: Iterator[Slab], correct: Any = None) -> Iterator[Slab]:
+        """Yield slabs for `finished`; on a device they are computed ahead, and corrected."""
         return slabs
 
     def in_order(
@@ -356,7 +357,7 @@ class Run:
 
     def sums(self, _stage: Stage, part: slice) -> Any:
         """Begin the sums of some slices of a stage."""
-        return Sums(part, self.noisy.shape[1:], self._spare)
+        return Sums(part, self.noisy.shape[1:], self._spare, self.engine)
 
     def slices(self, name: ImageKind, part: slice) -> Any:
         """Return some slices of the input, the first pilot, or the image that is compared."""
@@ -365,8 +366,16 @@ class Run:
         return _floats(image[part])
 
     def stack(self, slices: list[Any]) -> Any:
-        """Join slices to a slab."""
-        return np.stack(slices)
+        """Join slices to a slab; not copied if they are successive slices of one array."""
+        first, whole = slices[0], slices[0].base
+        shape = whole.shape[1:] if isinstance(whole, np.ndarray) else ()
+        if shape != first.shape or whole.dtype != first.dtype or not whole.flags.c_contiguous:
+            return np.stack(slices)
+        start = (first.ctypes.data - whole.ctypes.data) // first.nbytes
+        slab = whole[start : start + len(slices)]
+        places = zip(slices, slab, strict=False)
+        is_slab = all(one.ctypes.data == other.ctypes.data for one, other in places)
+        return slab if len(slab) == len(slices) and is_slab else np.stack(slices)
 
     def map_at(self, noise: NoiseEstimate, z: int) -> Any:
         """Return the map of σ in a slice, [1, J, I]."""
@@ -390,9 +399,9 @@ class Run:
         middle, z = level[layer.z + 1], first + layer.z + 1
         needed = self._crop.references[self._number_of(stage)]
         middle[...] = 0
-        middle[needed] = self.level(slice(z, z + 1))[0][needed]
+        middle[needed] = self._level(z)[needed]
         if self._air is not None and stage.kind == "grouped":
-            middle[self.air(z)] = 0
+            np.copyto(middle, 0, where=self.air(z))
         return level
 
 
@@ -512,7 +521,11 @@ class Sums:
     """Sums of the layers so far, from the first incomplete slice on."""
 
     def __init__(
-        self, part: slice, shape: tuple[int, ...], spare: dict[tuple[int, ...], list[Floats]]
+        self,
+        part: slice,
+        shape: tuple[int, ...],
+        spare: dict[tuple[int, ...], list[Floats]],
+        engine: NativeEngine,
     ) -> None:
         """Begin without layers.
 
@@ -520,23 +533,27 @@ class Sums:
             part: the slices that are needed.
             shape: of a slice.
             spare: takes the memory of bands, by shape, once they are added and 0 again.
+            engine: that adds.
         """
         self.first, self._end, self._shape, self._spare = part.start, part.stop, shape, spare
+        self._engine = engine
         self._totals: dict[int, Floats] = {}
         self._weights: dict[int, Floats] = {}
-        self._spread: dict[int, Floats] = {}
+        self._room: Floats = np.empty((0, *shape), np.float32)  # for the next means
 
     def add(self, first: int, band: Band) -> None:
         """Add a part of a layer whose slab begins at slice `first`."""
         for parts, added in ((self._totals, band.total), (self._weights, band.weight)):
-            for z, values in enumerate(added, first):
+            into: list[Floats | None] = [None] * len(added)
+            for at, z in enumerate(range(first, first + len(added))):
                 if not self.first - SIDE < z < self._end:  # no needed slice depends on it
                     continue
                 if z not in parts:
                     parts[z] = np.zeros(self._shape, np.float32)
-                parts[z][band.lines] += values
-        for part, whole in zip((band.total, band.weight), band.memory, strict=True):
-            part.fill(0)
+                into[at] = parts[z][band.lines]
+            if added.size:
+                self._engine.planes("add", into, added[0], added.strides[0] // added.itemsize)
+        for whole in band.memory:
             self._spare.setdefault(whole.shape, []).append(whole)
 
     def means(self, end: int, before: Floats, level: Floats) -> Floats:
@@ -547,36 +564,16 @@ class Sums:
             before: the slices before the stage, which stay where there is no noise or no block.
             level: σ in the slices.
         """
-        result, weight, part = (np.empty_like(each) for each in (before, before[0], before[0]))
-        for z in range(self.first, end):
-            weight.fill(0)
-            for k, share in enumerate(TAPER_LINE):
-                if z - k in self._weights:
-                    self._spread[z - k] = _spread_in_plane(self._weights.pop(z - k))
-                if z - k in self._spread:
-                    weight += np.multiply(self._spread[z - k], share, out=part)
-            row = z - self.first
-            is_noisy = (weight > 0) & (level[row] > 0)
-            np.copyto(result[row], before[row])
-            np.divide(self._totals.pop(z), weight, out=result[row], where=is_noisy)
-        for z in [z for z in self._spread if z < end - SIDE + 1]:
-            del self._spread[z]
+        if len(self._room) < len(before):
+            self._room = np.empty((_MEANS_IN_ARRAY, *self._shape), np.float32)
+        means, self._room = np.split(self._room, [len(before)])
+        for row, z in enumerate(range(self.first, end)):
+            starts = [self._weights.get(z - k) for k in range(SIDE)]
+            arrays = {"before": before[row], "level": level[row], "mean": means[row]}
+            self._engine.planes("means", starts, self._totals.pop(z), **arrays)
+            self._weights.pop(z - SIDE + 1, None)
         self.first = end
-        return result
-
-
-def _spread_in_plane(weight: Floats) -> Floats:
-    """Sum the tapered weights of blocks over each pixel; weight: [J, I], by their first pixel."""
-    part = np.empty_like(weight)
-    for axis in (0, 1):
-        spread = TAPER_LINE[0] * weight
-        for offset, share in enumerate(TAPER_LINE[1:], 1):
-            if share != TAPER_LINE[offset - 1]:
-                np.multiply(weight, share, out=part)
-            ahead = np.moveaxis(spread, axis, 0)[offset:]
-            ahead += np.moveaxis(part, axis, 0)[: len(ahead)]
-        weight = spread
-    return weight
+        return means
 
 
 def large_enough(volume: Array) -> Array:

@@ -1,18 +1,26 @@
-"""The stages of `block_matching` in C (native/grouped.c)."""
+"""The stages of `block_matching` in C: native/grouped.c, and planes.c between them."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import Array, Floats
-from MedEnhanceLib.filters.layers import TAPER, BlockGroups, Layer, LayerArrays, StageKind, places
+from MedEnhanceLib.filters.layers import (
+    TAPER,
+    TAPER_LINE,
+    BlockGroups,
+    Layer,
+    LayerArrays,
+    StageKind,
+    places,
+)
 from MedEnhanceLib.native import CELLS, SIDE
 
 
@@ -33,6 +41,17 @@ class _LayerTask(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("weight_count", "width", "hidden", "layers")),
         *((name, ctypes.c_void_p) for name in ("index", "distance", "sigma")),
         *((name, ctypes.c_int64) for name in ("room", "count")),
+    )
+
+
+class _PlanesTask(ctypes.Structure):
+    """Structure `planes_task` of planes.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("bytes", "ny", "nx", "count")),
+        *((name, ctypes.c_void_p) for name in ("planes", "from")),
+        ("stride", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("before", "level", "taper", "mean")),
     )
 
 
@@ -123,6 +142,41 @@ class NativeEngine:
         arrays = {"pilot": pilot, "level": level, "matched": pilot}
         count = self._call("match", layer, rows, arrays, into)
         return BlockGroups(groups.index[:count], groups.distance[:count], groups.level[:count])
+
+    def planes(
+        self,
+        name: Literal["add", "means"],
+        planes: Sequence[Floats | None],
+        values: Floats,
+        stride: int = 0,
+        **arrays: Floats,
+    ) -> None:
+        """Add lines of slices to sums and set them 0, or average blocks over each pixel of a slice.
+
+        Args:
+            name: of the function of planes.c.
+            planes: sums, None where nothing is added; weights of the blocks that start in this
+                slice, in the one before, two and three before, None where there are none.
+            values: what is added to the first sums, like them; sums of weighted blocks.
+            stride: from the values to those of the next sums.
+            arrays: for means, like the values: `before` is what stays without a block or noise,
+                `level` is σ, `mean` takes the result.
+        Raises as `run`.
+        """
+        addresses = (ctypes.c_void_p * len(planes))()
+        for number, plane in enumerate(planes):
+            if plane is not None:
+                _check("total", plane, values.shape)
+                addresses[number] = plane.ctypes.data
+        for each, array in {"total": values, **arrays}.items():
+            _check(each, array, values.shape)
+        task = _PlanesTask(
+            ctypes.sizeof(_PlanesTask), *values.shape, len(planes), ctypes.addressof(addresses),
+            values.ctypes.data, stride, taper=TAPER_LINE.ctypes.data,
+            **{each: array.ctypes.data for each, array in arrays.items()},
+        )  # fmt: skip
+        if self.library.call(name, task):
+            raise MemoryError("no memory for the compiled denoising filter")
 
     def _call(
         self,

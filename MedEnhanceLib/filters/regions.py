@@ -15,19 +15,23 @@ part of a volume is treated like the whole.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, reduce
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import WHOLE, Array, Floats, Mask, Region, extremes, let_go
+from MedEnhanceLib.core.arrays import WHOLE, Array, Floats, Mask, Region, extremes, let_go, widened
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.native import SIDE
 from MedEnhanceLib.noise.estimate import NoiseEstimate
 from MedEnhanceLib.noise.tissue_blocks import AIR_MEAN
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/harm.py.
 #: Values that are examined, in a slice and in the volume; least share of its voxels in blocks.
@@ -190,7 +194,7 @@ class Air:
 
     def __init__(self, voxels: Any, mean: float, largest: float) -> None:
         """Search `voxels`, [K, J, I]; a cell is air by its `mean` and `largest` value at most."""
-        self._voxels, self._mean, self._largest = voxels, mean, largest
+        self.voxels, self._mean, self._largest = voxels, mean, largest
         self._air = lru_cache(_HELD)(self._cells_of_air)
         self.far_from_tissue = lru_cache(_HELD)(self._far_from_tissue)
 
@@ -209,9 +213,34 @@ class Air:
             return None
         return cls(voxels, _MOST_OF_MEAN * AIR_MEAN * noise.air, _MOST_OF_VALUES * noise.air)
 
+    def far_in(self, part: slice, slices: Callable[[slice], Tensor]) -> Tensor:
+        """Mask the same in some slices at once, on a device, [n, J, I].
+
+        slices: returns slices of the volume as a tensor.
+        """
+        from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+        around = widened(part, _SLICES_FAR, self.voxels.shape[0])
+        planes = slices(around)
+        rows, columns = planes.shape[1:]
+        padded = F.pad(planes[None], (0, -columns % _SIDE, 0, -rows % _SIDE), mode="replicate")[0]
+        cells = padded.view(len(planes), -1, _SIDE, padded.shape[2] // _SIDE, _SIDE)
+        is_air = (cells.mean((2, 4)) < self._mean) & (cells.amax((2, 4)) < self._largest)
+        air, before = is_air.float(), None
+        reached = air.clone()
+        reached[:, 1:-1, 1:-1] = 0
+        while before is None or not reached.equal(before):  # once, unless the air winds
+            for _ in range(max(air.shape[1:])):
+                before, reached = reached, F.max_pool2d(reached, 3, 1, 1) * air
+        reach = _SLICES_FAR, _CELLS_FAR, _CELLS_FAR
+        others = F.max_pool3d(1 - reached[None], [2 * r + 1 for r in reach], 1, reach)[0]
+        far = others[part.start - around.start :][: part.stop - part.start] == 0
+        far = far[:, :, None, :, None].expand(-1, -1, _SIDE, -1, _SIDE)
+        return far.flatten(3).flatten(1, 2)[:, :rows, :columns]
+
     def _far_from_tissue(self, z: int) -> Mask:
         """Mask the air of slice z with nothing else near, [J, I]."""
-        count, rows, columns = self._voxels.shape
+        count, rows, columns = self.voxels.shape
         near = range(max(0, z - _SLICES_FAR), min(count, z + _SLICES_FAR + 1))
         air = reduce(np.logical_and, map(self._air, near))
         air = np.pad(air, _CELLS_FAR, constant_values=True)
@@ -220,7 +249,7 @@ class Air:
 
     def _cells_of_air(self, z: int) -> Mask:
         """Mask the cells of slice z that are air and connected to the border."""
-        plane = self._voxels[z : z + 1][0].astype(np.float32)
+        plane = self.voxels[z : z + 1][0].astype(np.float32)
         plane = np.pad(plane, [(0, -side % _SIDE) for side in plane.shape], mode="edge")
         rows = plane.reshape(len(plane) // _SIDE, _SIDE, -1)  # along rows first: thrice as fast
         total, most = (
@@ -258,12 +287,23 @@ def reduce_windows(function: np.ufunc, plane: Array, sides: Sequence[int]) -> Ar
         sides: rows and columns of a window.
     """
     for axis, side in enumerate(sides):
-        count = plane.shape[axis] - side + 1
-        parts = [
-            plane[at : at + count] if axis == 0 else plane[:, at : at + count] for at in range(side)
-        ]
-        plane = reduce(function, parts)
+        given = plane = np.moveaxis(plane, axis, 0)
+        width = 1
+        for digit in f"{side:b}"[1:]:  # windows of twice the width; then one wider, where it is 1
+            plane, width = function(plane[:-width], plane[width:]), 2 * width
+            if digit == "1":
+                plane, width = function(plane[:-1], given[width:]), width + 1
+        plane = np.moveaxis(plane, 0, axis)
     return plane
+
+
+def window_means(values: Floats, sides: Sequence[int]) -> Floats:
+    """Average the windows of an array that are within it; sides: of a window, along each axis."""
+    shape = [count - side + 1 for count, side in zip(values.shape, sides, strict=True)]
+    total = np.zeros(shape, np.float32)
+    for start in np.ndindex(*sides):
+        total += values[tuple(map(slice, start, map(sum, zip(start, shape, strict=True))))]
+    return total / np.float32(math.prod(sides))
 
 
 def connected(mask: Mask, starts: Mask) -> Mask:

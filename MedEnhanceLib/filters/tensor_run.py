@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -20,8 +21,15 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.core.arrays import Array, interpolated
 from MedEnhanceLib.filters.block_matching_run import ImageKind, Run, Slab, Stage
-from MedEnhanceLib.filters.layers import TAPER_LINE, BlockGroups, Layer, StageKind
-from MedEnhanceLib.filters.torch_engine import BlockEstimates, TorchEngine, TorchGroups, references
+from MedEnhanceLib.filters.layers import TAPER_LINE, BlockGroups, Layer, StageKind, places
+from MedEnhanceLib.filters.torch_engine import (
+    LEAST_LEVEL,
+    BlockEstimates,
+    TorchEngine,
+    TorchGroups,
+    gather_blocks,
+    grid,
+)
 from MedEnhanceLib.learning.precision import without_tf32
 from MedEnhanceLib.native import SIDE
 from MedEnhanceLib.noise.estimate import NoiseEstimate
@@ -29,7 +37,9 @@ from MedEnhanceLib.runtime.machine import Pool
 from MedEnhanceLib.runtime.ordered import ahead
 
 #: Slices of the input that are copied to a device ahead, and slabs that are computed ahead there.
-_SLICES_AHEAD, _SLABS_AHEAD = 8, 4
+_SLICES_AHEAD, _SLABS_AHEAD = 24, 4
+#: Slices whose air is searched at once.
+_AIR_AT_ONCE = 16
 #: Slices of the input that stay on a device, for each stage: more than it is behind the one before.
 _HELD = 14
 #: In the first stage a reference is one block, otherwise a group of 32: factor on those at once.
@@ -52,7 +62,10 @@ class TensorRun(Run):
             self._preparing, self._pool, self._threads = Pool(1, "medenhance-input"), _AtOnce(), 0
         self.spectrum = self._sent(self.spectrum)
         # The networks are behind the stages.
-        self._input = lru_cache(_HELD * (len(self.stages) + 2))(self._begun_input)
+        held = _HELD * (len(self.stages) + 2) + _SLICES_AHEAD
+        self._input = lru_cache(held)(self._begun_input)
+        self._references = lru_cache(held)(self._begun_references)
+        self._air_of = lru_cache(1 + held // _AIR_AT_ONCE)(self._searched_air)
 
     def __enter__(self) -> TensorRun:
         without_tf32.__enter__()
@@ -62,11 +75,25 @@ class TensorRun(Run):
         self._preparing.shutdown(cancel_futures=True)
         super().__exit__(*error)
         without_tf32.__exit__()
-        del self._input  # the cache and this object refer to each other
+        del self._input, self._references, self._air_of  # they and this object refer to each other
 
-    def ahead(self, slabs: Iterator[Slab]) -> Iterator[Slab]:
-        """Yield slabs, of a device in main memory, where a thread has them computed ahead."""
-        return slabs if self._device == "cpu" else self._copied(slabs)
+    def ahead(self, slabs: Iterator[Slab], correct: Any = None) -> Iterator[Slab]:
+        """Yield slabs, of a device in main memory, where a thread has them computed ahead.
+
+        correct: on a device: makes slices of a result of them and of those before the filter.
+        """
+        if self._device == "cpu":
+            return slabs
+        slabs = self._corrected(slabs, correct) if correct else slabs
+        begun = (_Copied(each.voxels, each.change) for each in slabs)
+        return (Slab(*copied.result()) for copied in ahead(begun, _SLABS_AHEAD))
+
+    def _corrected(self, slabs: Iterator[Slab], correct: Any) -> Iterator[Slab]:
+        z, sides = self.needed.start, self.box[1:]  # without mirrored voxels
+        for slab in slabs:
+            before = self._stacked("noisy", slice(z, z + len(slab.voxels)))
+            yield replace(slab, voxels=correct(slab.voxels[:, *sides], before[:, *sides]))
+            z += len(before)
 
     def groups(
         self, layer: Layer, pilot: Tensor, level: Tensor, at_once: int
@@ -80,7 +107,7 @@ class TensorRun(Run):
             at_once: not used, as the engine has its own.
         """
         groups = TorchGroups(layer, pilot, pilot, pilot, level)
-        return self.in_order(groups.groups, self._split("grouped", layer, level))
+        return self.in_order(groups.groups, self._split("grouped", layer))
 
     def sums(self, stage: Stage, part: slice) -> TensorSums:
         """Begin the sums of some slices of a stage."""
@@ -95,7 +122,10 @@ class TensorRun(Run):
 
     def air(self, z: int) -> Tensor | None:
         """Mask the air far from tissue in a slice, as `Run.air`."""
-        return None if self._air is None else self._stacked("air", slice(z, z + 1))[0]
+        if self._air is None:
+            return None
+        number, place = divmod(z, _AIR_AT_ONCE)
+        return self._air_of(number)[place][self._crop.region]
 
     def level(self, part: slice) -> Tensor:
         """Return σ of the noise in some slices."""
@@ -104,12 +134,12 @@ class TensorRun(Run):
     def level_of(self, stage: Stage, number: int) -> Tensor:
         """Return σ for a layer of a stage, [J, I], in the slice of the references' middles.
 
-        It is 0 where no groups are needed.
+        Where no groups are needed is known to `_split`, which is prepared a layer ahead.
         """
-        given = self._input(stage.firsts[number] + stage.layer(number).z + 1).result()
-        if self._air is None or stage.kind != "grouped":
-            return given["level"]
-        return given["level"].masked_fill(given["air"], 0)
+        for each in range(number, min(number + 2, len(stage.firsts))):
+            self._references(stage.kind, stage.layer(each))
+        z = stage.firsts[number] + stage.layer(number).z + 1
+        return self._input(z).result()["level"]
 
     def stack(self, slices: list[Tensor]) -> Tensor:
         """Join slices to a slab."""
@@ -121,15 +151,29 @@ class TensorRun(Run):
         cells = interpolated(noise.sigma, (noise.places[0][z : z + 1],))[0]
         return (rows @ self._sent(cells) @ columns.T)[None]
 
-    def _bands(self, stage: Stage, layer: Layer, level: Tensor) -> Iterable[Tensor]:
+    def _bands(self, stage: Stage, layer: Layer, _level: Tensor) -> Iterable[Tensor]:
         """Split the references of a layer of a stage."""
-        return self._split(stage.kind, layer, level)
+        return self._split(stage.kind, layer)
 
-    def _split(self, kind: StageKind, layer: Layer, level: Tensor) -> Iterable[Tensor]:
+    def _split(self, kind: StageKind, layer: Layer) -> Iterable[Tensor]:
         """Split the references of a layer into those that are computed at once."""
         at_once = self.engine.at_once * (_BLOCKS_AT_ONCE if kind == "threshold" else 1)
-        at = references(layer, kind, level)
+        at, count = self._references(kind, layer)
+        at = at[: int(count.result()[0])]
         return torch.split(at, at_once) if len(at) else ()
+
+    def _begun_references(self, kind: StageKind, layer: Layer) -> tuple[Tensor, _Copied]:
+        """List the references of a layer, those that get groups first, and count these."""
+        at = grid(layer, kind, *self.noisy.shape[1:], self._device)
+        if kind == "threshold":
+            return at, _Copied(torch.tensor(len(at)))
+        z = places(self.noisy.shape[0], layer.round.step, is_shifted=False)[layer.number] + 1
+        level, air = self._input(z).result()["level"], self.air(z)
+        if air is not None:
+            level = level.masked_fill(air, 0)
+        is_needed = gather_blocks(level, at[:, 3]) > LEAST_LEVEL
+        order = is_needed.byte().argsort(stable=True, descending=True)
+        return at.index_select(0, order), _Copied(is_needed.sum(dtype=torch.float32))
 
     def _band(self, stage: Stage, layer: Layer, at: Tensor, *slabs: Tensor) -> BlockEstimates:
         """Filter the blocks of some references of a layer."""
@@ -143,7 +187,8 @@ class TensorRun(Run):
         padded = F.pad(pilot, (1, 1, 1, 1), mode="replicate")
         rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
         mean = (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
-        is_smoothed = self._stacked("air", part) & ((mean - pilot).abs() < level)
+        air: list[Any] = [self.air(z) for z in range(part.start, part.stop)]
+        is_smoothed = torch.stack(air) & ((mean - pilot).abs() < level)
         return torch.where(level > 0, torch.where(is_smoothed, mean, pilot), before)
 
     def _stacked(self, name: str, part: slice) -> Tensor:
@@ -152,44 +197,56 @@ class TensorRun(Run):
             self._input(z)
         return torch.stack([self._input(z).result()[name] for z in range(part.start, part.stop)])
 
+    def _searched_air(self, number: int) -> Tensor:
+        """Mask the air of _AIR_AT_ONCE slices, [n, J, I]."""
+        first, count, air = number * _AIR_AT_ONCE, self.noisy.shape[0], self._air
+        part = slice(first, min(first + _AIR_AT_ONCE, count))
+        assert air is not None
+        if air.voxels is self.noisy:
+            return air.far_in(part, lambda around: self._stacked("noisy", around))
+        return air.far_in(part, lambda around: self._sent(air.voxels[around]))
+
     def _begun_input(self, z: int) -> Future[dict[str, Tensor]]:
         return self._preparing.submit(self._input_of, z)
 
     def _input_of(self, z: int) -> dict[str, Tensor]:
-        """Copy a slice of the input to the device, [J, I] each, with its σ and the mask of air."""
+        """Copy a slice of the input to the device, [J, I] each, with its σ."""
         part, level = slice(z, z + 1), self._map
         if isinstance(level, NoiseEstimate):
             sigma = self.map_at(level, z)
         else:
             sigma = self._sent(level[part])
         given = {"noisy": self._sent(self.noisy[part])[0], "level": sigma[0]}
-        if self._air is not None:
-            given["air"] = self._sent(super().air(z), np.bool_)
         if self._matched is not None:
             given["matched"] = self._sent(self._matched[part])[0]
         return given
 
-    def _sent(self, values: Array, dtype: Any = np.float32) -> Tensor:
-        """Copy an array to the device, without waiting; on the CPU it is shared."""
+    def _sent(self, values: Array) -> Tensor:
+        """Copy an array to the device, without waiting, as float32; on the CPU it is shared."""
+        dtype = np.int16 if values.dtype == np.int16 else np.float32  # half as many bytes
         tensor = torch.from_numpy(np.require(values, dtype, ["C", "W"]))
-        if self._device == "cpu":
-            return tensor
-        return tensor.pin_memory().to(self._device, non_blocking=True)
+        if self._device != "cpu":
+            tensor = tensor.pin_memory().to(self._device, non_blocking=True)
+        return tensor.float()
 
-    def _copied(self, slabs: Iterator[Slab]) -> Iterator[Slab]:
-        for slab, copied in ahead(map(self._fetched, slabs), _SLABS_AHEAD):
-            copied.synchronize()
-            yield slab
 
-    def _fetched(self, slab: Slab) -> tuple[Slab, Any]:
-        """Begin to copy a slab to main memory; also returns the event of its end."""
-        voxels, change = (
-            None if each is None else each.to("cpu", non_blocking=True)
-            for each in (slab.voxels, slab.change)
-        )
-        copied: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        copied.record(torch.cuda.current_stream(self._device))
-        return Slab(voxels, change), copied
+class _Copied:
+    """Tensors on their way to main memory; None stays None."""
+
+    def __init__(self, *tensors: Tensor | None) -> None:
+        self._tensors = [
+            None if each is None else each.to("cpu", non_blocking=True) for each in tensors
+        ]
+        self._end: Any = None
+        if tensors[0] is not None and tensors[0].is_cuda:
+            self._end = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._end.record(torch.cuda.current_stream(tensors[0].device))
+
+    def result(self) -> list[Any]:
+        """Return the tensors, when they have arrived."""
+        if self._end is not None:
+            self._end.synchronize()
+        return self._tensors
 
 
 class _AtOnce(Executor):
@@ -220,7 +277,7 @@ class TensorSums:
             device: of the tensors.
             count: of the images that blocks are estimates of.
         """
-        self.first, self._tall = part.start, stage.tall
+        self.first, self._tall, self._device = part.start, stage.tall, device
         # The sums of each image, and last the weights by the place in which blocks start.
         self._origin = part.start - stage.tall
         self._sums = torch.zeros((count + 1, 0, *shape), device=device)
@@ -235,13 +292,7 @@ class TensorSums:
         sums[-1].view(-1).scatter_add_(0, estimates.starts.reshape(-1).long(), weights)
 
     def means(self, end: int, before: Tensor, level: Tensor) -> Tensor:
-        """Average the blocks over each voxel of slices `first` to `end`, as `Sums.means`.
-
-        Args:
-            end: one past the last slice.
-            before: the slices before the stage, which stay where there is no noise or no block.
-            level: σ in the slices.
-        """
+        """Average the blocks of the first image, as `all_means`."""
         return self.all_means(end, before, level)[0]
 
     def all_means(self, end: int, before: Tensor, level: Tensor) -> Tensor:
@@ -253,9 +304,9 @@ class TensorSums:
             level: σ in the slices.
         """
         weight = self._part(slice(self.first - SIDE + 1, end))[-1]
-        for axis in (1, 2, 0):
-            weight = _spread(weight, axis)
-        weight = weight[SIDE - 1 :]
+        deep, rows, columns = (_spread(side, self._device) for side in weight.shape)
+        weight = rows @ weight @ columns.T
+        weight = (deep[SIDE - 1 :] @ weight.flatten(1)).view(-1, *weight.shape[1:])
         totals = self._part(slice(self.first, end))[:-1]
         result = torch.where((weight > 0) & (level > 0), totals / weight, before)
         self.first, kept = end, end - SIDE + 1
@@ -286,11 +337,9 @@ def _weights_of(noise: NoiseEstimate, device: str) -> list[Tensor]:
     return [as_tensor(each[..., 0], device) for each in every]
 
 
-def _spread(weight: Tensor, axis: int) -> Tensor:
-    """Sum the tapered weights of blocks, [n, J, I], along an axis; rounded as by NumPy."""
-    spread, side = torch.zeros_like(weight), weight.shape[axis]
-    for offset, share in enumerate(TAPER_LINE[:side].tolist()):
-        spread.narrow(axis, offset, side - offset).add_(
-            weight.narrow(axis, 0, side - offset) * share
-        )
-    return spread
+@lru_cache(maxsize=32)
+def _spread(side: int, device: str) -> Tensor:
+    """Return the matrix that sums the tapered weights of blocks along an axis, [side, side]."""
+    shares = enumerate(TAPER_LINE[:side].tolist())
+    spread = sum(share * np.eye(side, k=-offset, dtype=np.float32) for offset, share in shares)
+    return as_tensor(spread, device)

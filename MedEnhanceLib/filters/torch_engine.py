@@ -3,13 +3,15 @@
 Distances between blocks are computed from products, with a hundredth of the memory traffic of
 differences; of blocks that are equally similar within rounding, C may select another one. The rest
 uses matrix products and a Cholesky decomposition, and agrees with C within rounding.
+
+Places are read from tables, made once for a size of slices: a device is given few operations.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -23,8 +25,9 @@ from MedEnhanceLib.filters.layers import TAPER, BlockGroups, Layer, StageKind, p
 from MedEnhanceLib.learning.precision import constant, without_tf32
 from MedEnhanceLib.native import CELLS, SIDE
 
-#: References computed together on a CPU, and most on a device; each needs about 100 kB.
-_AT_ONCE, _AT_ONCE_ON_A_DEVICE = 256, 8192
+#: References computed together on a CPU, and most on a device; each needs about 100 kB. All of a
+#: layer of 512 × 512 voxels are less.
+_AT_ONCE, _AT_ONCE_ON_A_DEVICE = 256, 32768
 #: As in grouped.c: below this σ there is no noise to remove.
 LEAST_LEVEL = 1e-10
 #: As in grouped.c: least damping as a share of the system's trace.
@@ -66,7 +69,8 @@ class TorchEngine:
             torch.from_numpy(np.require(each, np.float32, ["C", "W"])) for each in (pilot, level)
         )
         part = TorchGroups(layer, slab, slab, slab, sigma[layer.z + 1])
-        at = references(layer, "grouped", part.level, rows)
+        at = grid(layer, "grouped", *slab.shape[1:], part.level.device, rows)
+        at = at[part.levels(at) > LEAST_LEVEL]
         if not len(at):
             nothing = np.empty((0, layer.round.keep), np.float32)
             return BlockGroups(nothing.astype(np.int32), nothing, nothing[:, 0])
@@ -114,41 +118,41 @@ class TorchGroups:
     spectrum: Any = None
 
     def estimates(self, kind: StageKind, at: Tensor) -> BlockEstimates:
-        """Filter the blocks of references [n, 2]."""
+        """Filter the blocks of references that have noise, from `grid`."""
         return self._group(at) if kind == "grouped" else self._threshold(at)
 
     def groups(self, at: Tensor) -> BlockGroups:
-        """Search the groups of references [n, 2]; the result has tensors."""
+        """Search the groups of references that have noise, from `grid`; the result has tensors."""
         starts, members = self._match(at)
-        starts = torch.where(members > 0, starts, starts[:, :1])
-        missing = starts[:, :1].expand(-1, self.layer.round.keep - starts.shape[1])
-        starts = torch.cat([starts, missing], 1)
-        blocks = self.pilot.reshape(-1)[self._cells(starts)]
+        if members is not None:
+            starts = torch.where(members > 0, starts, starts[:, :1])
+            missing = starts[:, :1].expand(-1, self.layer.round.keep - starts.shape[1])
+            starts = torch.cat([starts, missing], 1)
+        blocks = gather_blocks(self.pilot, self._cells(starts))
         distance = (blocks - blocks[:, :1]).square_().sum(dim=2)
-        return BlockGroups(starts, distance, self._levels(at))
+        return BlockGroups(starts, distance, self.levels(at))
+
+    def levels(self, at: Tensor) -> Tensor:
+        """Return σ at references, from `grid`."""
+        return gather_blocks(self.level, at[:, 3])
 
     def _group(self, at: Tensor) -> BlockEstimates:
-        atoms, taper = self._tables()
-        deviation = self.spectrum.sqrt()[:, None]
-        into, back = (atoms / deviation).T, atoms * deviation * taper
-        level = self._levels(at)
-        is_noisy = level > LEAST_LEVEL
-        level = torch.where(is_noisy, level, 1)
+        into, back = _transforms(self.spectrum)
         starts, members = self._match(at)
-        where = self._cells(starts)
-        noisy, pilot = (
-            values.reshape(-1).index_select(0, where.view(-1)).view(where.shape) @ into
-            for values in (self.noisy, self.pilot)
-        )
-        weight = is_noisy / level.square()
-        blocks = self._filtered(noisy, pilot, members, level.square(), weight) @ back
-        return BlockEstimates([blocks], where, weight[:, None] * members, starts)
+        where, variance = self._cells(starts), self.levels(at).square()
+        noisy, pilot = (gather_blocks(each, where) @ into for each in (self.noisy, self.pilot))
+        weight = 1 / variance
+        blocks = self._filtered(noisy, pilot, members, variance, weight) @ back
+        weights = weight[:, None].expand(starts.shape)
+        return BlockEstimates([blocks], where, _masked(weights, members), starts)
 
     def _threshold(self, at: Tensor) -> BlockEstimates:
-        (atoms, taper), starts = self._tables(), self._starts(self.layer.z, *at.T)[:, None]
-        noise = self._levels(at).square() * self.layer.round.damp * self.layer.round.damp
+        device = self.noisy.device
+        atoms, taper = (constant(table, device, torch.float32) for table in (COSINES, _TAPER))
+        starts = at[:, :1]
+        noise = self.levels(at).square() * self.layer.round.damp * self.layer.round.damp
         where = self._cells(starts)
-        blocks = self.noisy.reshape(-1).index_select(0, where.view(-1)).view(-1, CELLS) @ atoms.T
+        blocks = gather_blocks(self.noisy, where).view(-1, CELLS) @ atoms.T
         ratio = blocks.square() / (self.spectrum * noise[:, None] + 1e-30)
         steep = ratio.clamp_(max=1e4).square_().square_()
         share = steep.div_(steep + 1)
@@ -156,95 +160,58 @@ class TorchGroups:
         blocks = (blocks.mul_(share) @ (atoms * taper)).view(where.shape)
         return BlockEstimates([blocks], where, torch.ones_like(noise)[:, None], starts)
 
-    def _tables(self) -> tuple[Tensor, Tensor]:
-        """Return the cosine transform and the weights of a block's voxels, on the device."""
-        device = self.noisy.device
-        cosines, taper = (constant(table, device, torch.float32) for table in (COSINES, _TAPER))
-        return cosines, taper
-
-    def _starts(self, z: Tensor | int, y: Tensor, x: Tensor) -> Tensor:
-        """Return indices in the flat slab."""
-        ny, nx = self.level.shape
-        return (z * ny + y) * nx + x
-
     def _cells(self, starts: Tensor) -> Tensor:
         """Return the indices of the voxels of blocks in the flat slab, [..., 64]."""
-        side = torch.arange(SIDE, device=starts.device, dtype=starts.dtype)
-        return starts[..., None] + self._starts(side[:, None, None], side[:, None], side).flatten()
+        return starts[..., None] + self._box(SIDE, SIDE, SIDE)
 
-    def _levels(self, at: Tensor) -> Tensor:
-        rows, columns = at.T + 1
-        return self.level[rows, columns]
+    def _box(self, *sides: int) -> Tensor:
+        """Return the indices of the voxels of a box in the flat slab, from its first voxel."""
+        return box(sides, *self.level.shape, self.level.device)
 
-    def _match(self, at: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the first voxels of each group's blocks, [B, keep], and 1 for members, else 0."""
-        deep, wide, long = self.layer.window
-        ny, nx = self.level.shape
-        rows, columns = at.T
-        first_y = (rows - (wide - 1) // 2).clip(0, ny - 3 - wide)
-        first_x = (columns - (long - 1) // 2).clip(0, nx - 3 - long)
-        window_y, window_x = (
-            first[:, None] + torch.arange(side + 3, device=at.device, dtype=at.dtype)
-            for first, side in ((first_y, wide), (first_x, long))
-        )
+    def _match(self, at: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the first voxels of each group's blocks, [B, keep], and 1 for members, else 0.
+
+        None stands for members alone.
+        """
+        window, keep = self.layer.window, self.layer.round.keep
+        first, number = at[:, 1:2], at[:, 2]
         # The voxels that the candidates of each reference cover.
-        window = self.matched[:, window_y[:, :, None], window_x[:, None]].transpose(0, 1)
-        z = torch.full_like(rows, self.layer.z)
-        reference = torch.stack([z, rows - first_y, columns - first_x])
-        reference_number = ((reference[0] * wide + reference[1]) * long + reference[2]).long()
-        near, apart = None, self.layer.round.apart
-        if apart:
-            near_z, near_y, near_x = (
-                (torch.arange(count, device=at.device) - place[:, None]).abs() < apart
-                for count, place in zip((deep, wide, long), reference, strict=True)
-            )
-            near = near_z[:, :, None, None] & near_y[:, None, :, None] & near_x[:, None, None]
-            near = near.flatten(1)
-        number, is_member = self._nearest(window.contiguous(), reference, reference_number, near)
-        number = number.to(at.dtype)
-        starts = self._starts(
-            number // (wide * long),
-            first_y[:, None] + number // long % wide,
-            first_x[:, None] + number % long,
-        )
-        return starts, is_member.float()
-
-    def _nearest(
-        self, window: Tensor, reference: Tensor, reference_number: Tensor, near: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return the numbers of the most similar candidates, and which of them are members."""
-        side = torch.arange(SIDE, device=window.device)
-        z, y, x = (at[:, None] + side for at in reference)
-        every = torch.arange(len(reference_number), device=window.device)[:, None, None, None]
-        blocks = window[every, z[:, :, None, None], y[:, None, :, None], x[:, None, None]]
+        sides = [side + SIDE - 1 for side in window]
+        slabs = gather_blocks(self.matched, first + self._box(*sides)).view(-1, *sides)
+        blocks = gather_blocks(self.matched, self._cells(at[:, 0])).view(-1, SIDE, SIDE, SIDE)
         mean = blocks.mean(dim=(1, 2, 3), keepdim=True)
         # By |a - b|² = |a|² - 2 ab + |b|², all minus the reference's mean: less rounding.
-        blocks, slabs = blocks.sub_(mean), window.sub_(mean)
+        blocks, slabs = blocks.sub_(mean), slabs.sub_(mean)
         products = F.conv3d(slabs[None], blocks[:, None], groups=len(blocks))[0]
         distance = F.avg_pool3d(slabs.square_(), SIDE, stride=1, divisor_override=1)
         distance = distance.sub_(products, alpha=2).flatten(1)  # |a|² is the same for all
+        near, least = _near(window, self.layer.round.apart, at.device)
         if near is not None:
-            distance.masked_fill_(near, torch.inf)
-        distance.scatter_(1, reference_number[:, None], -torch.inf)
-        count = min(self.layer.round.keep, distance.shape[1])
+            distance.masked_fill_(near.index_select(0, number), torch.inf)
+        distance.scatter_(1, number[:, None], -torch.inf)
+        count = min(keep, distance.shape[1])
         nearest = distance.topk(count, dim=1, largest=False, sorted=True)
-        return nearest.indices, nearest.values < torch.inf
+        starts = first + gather_blocks(self._box(*window), nearest.indices)
+        return starts, None if least >= keep else (nearest.values < torch.inf).float()
 
     def _filtered(
-        self, noisy: Tensor, pilot: Tensor, members: Tensor, variance: Tensor, weight: Tensor
+        self, noisy: Tensor, pilot: Tensor, members: Tensor | None, variance: Tensor, weight: Tensor
     ) -> Tensor:
         """Return estimates of the groups' blocks times their weight, [B, keep, 64].
 
         noisy, pilot: [B, keep, 64], coefficients in which the noise has the variance σ²;
         overwritten. variance: σ² of each group. weight: of each group.
         """
-        members = members[:, :, None]
-        count = members.sum(dim=1, keepdim=True)
-        noisy, pilot = noisy.mul_(members), pilot.mul_(members)
+        count: Any = noisy.shape[1]
+        if members is not None:
+            members = members[:, :, None]
+            count = members.sum(dim=1, keepdim=True)
+        noisy, pilot = _masked(noisy, members), _masked(pilot, members)
         variance, weight = variance[:, None, None], weight[:, None, None]
         mean, known = noisy.sum(dim=1, keepdim=True) / count, pilot.sum(dim=1, keepdim=True) / count
-        noisy, pilot = noisy.sub_(mean).mul_(members), pilot.sub_(known).mul_(members)
-        mean = mean * (known.square() / (known.square() + variance / count))
+        noisy, pilot = _masked(noisy.sub_(mean), members), _masked(pilot.sub_(known), members)
+        power = known.square_()
+        mean = mean * (power / (power + variance / count))
         gram = pilot @ pilot.transpose(1, 2)
         diagonal, damping = gram.diagonal(dim1=1, dim2=2), variance * count * self.layer.round.damp
         least = _LEAST_DAMPING * diagonal.sum(dim=1)[:, None, None]
@@ -258,39 +225,88 @@ class TorchGroups:
         shares = torch.linalg.solve_triangular(lower.mT, half, upper=True)
         # Where the damping had to be increased, the correction is smaller by the same factor.
         kept = (mean * weight).addcmul(noisy, (1 - share) * weight)
-        return torch.baddbmm(kept, shares.transpose(1, 2), pilot).mul_(members)
+        return _masked(torch.baddbmm(kept, shares.transpose(1, 2), pilot), members)
 
 
-def references(layer: Layer, kind: StageKind, level: Tensor, rows: range | None = None) -> Tensor:
-    """List the references of a layer, [n, 2], row and column of each, in the order of C.
+def gather_blocks(values: Tensor, voxels: Tensor) -> Tensor:
+    """Gather the values of a slab at flat places, such as [N, blocks, 64]."""
+    return values.reshape(-1).index_select(0, voxels.reshape(-1)).reshape(voxels.shape)
+
+
+def _masked(values: Tensor, members: Tensor | None) -> Tensor:
+    """Multiply by 1 for members, else 0; None: all are members."""
+    return values if members is None else values * members
+
+
+@lru_cache(maxsize=64)
+def grid(
+    layer: Layer, kind: StageKind, ny: int, nx: int, device: Any, rows: range | None = None
+) -> Tensor:
+    """List the references of a layer, [n, 4], in the order of C.
 
     Args:
         layer: that they belong to.
-        kind: of the stage; "grouped" leaves those without noise out.
-        level: [ny, nx], σ of the noise in the slice after that in which references start.
+        kind: of the stage.
+        ny: rows of a slice.
+        nx: columns of a slice.
+        device: of the list.
         rows: numbers of the rows of references, from 0; None for all.
+    Returns for each: the place of its first voxel, and that of the first voxel of its window, in
+    the flat slab; its number among the candidates; the place of its second voxel in a slice.
     """
-    ny, nx = level.shape
-    at = _grid(ny, nx, layer.round.step, layer.number % 4, kind, rows, level.device)
-    return at if kind == "threshold" else at[level[at[:, 0] + 1, at[:, 1] + 1] > LEAST_LEVEL]
-
-
-@lru_cache(maxsize=32)
-def _grid(
-    ny: int, nx: int, step: int, number: int, kind: StageKind, rows: range | None, device: Any
-) -> Tensor:
-    """List all references of a layer, [n, 2]; it depends on its number modulo 4 alone."""
-    lines: Array = np.array(places(ny, step, is_shifted=bool(number & 1)))
-    parity = np.full(len(lines), number & 1)
+    if layer.number >= 4:  # layers differ by their number modulo 4 alone
+        return grid(replace(layer, number=layer.number % 4), kind, ny, nx, device, rows)
+    lines: Array = np.array(places(ny, layer.round.step, is_shifted=bool(layer.number & 1)))
+    parity = np.full(len(lines), layer.number & 1)
     if kind == "grouped":
-        parity = (np.arange(len(lines)) + number // 2) & 1
+        parity = (np.arange(len(lines)) + layer.number // 2) & 1
     part = slice(0, len(lines)) if rows is None else slice(rows.start, rows.stop)
-    along = [np.array(places(nx, step, is_shifted=odd)) for odd in (False, True)]
+    along = [np.array(places(nx, layer.round.step, is_shifted=odd)) for odd in (False, True)]
     columns = [along[odd] for odd in parity[part]]
     row = lines[part].repeat([len(each) for each in columns])
-    at = np.stack([row, np.concatenate(columns)], axis=1)
+    column = np.concatenate(columns)
+    _, wide, long = layer.window
+    top = (row - (wide - 1) // 2).clip(0, ny - SIDE + 1 - wide)
+    left = (column - (long - 1) // 2).clip(0, nx - SIDE + 1 - long)
+    number = (layer.z * wide + row - top) * long + column - left
+    start, level = (layer.z * ny + row) * nx + column, (row + 1) * nx + column + 1
+    at = np.stack([start, top * nx + left, number, level], axis=1)
     with torch.inference_mode(False):
         return torch.from_numpy(at).to(device)
+
+
+@lru_cache(maxsize=64)
+def box(sides: tuple[int, ...], ny: int, nx: int, device: Any) -> Tensor:
+    """Return the flat places of the voxels of a box in a slab with slices of ny × nx."""
+    z, y, x = np.ogrid[tuple(slice(side) for side in sides)]
+    with torch.inference_mode(False):
+        return torch.from_numpy(((z * ny + y) * nx + x).reshape(-1)).to(device)
+
+
+@lru_cache(maxsize=16)
+def _near(window: tuple[int, int, int], apart: int, device: Any) -> tuple[Tensor | None, int]:
+    """Return which candidates are too near to each reference, [candidates, candidates].
+
+    None stands for none. Also returns the least number of members that a group can have.
+    """
+    count = math.prod(window)
+    if not apart:
+        return None, count
+    at = np.stack(np.unravel_index(np.arange(count), window))
+    near = (np.abs(at[:, :, None] - at[:, None]) < apart).all(0)
+    with torch.inference_mode(False):
+        return torch.from_numpy(near).to(device), 1 + int((~near).sum(1).min())
+
+
+@lru_cache(maxsize=4)
+def _transforms(spectrum: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the tables from voxels to coefficients in which the noise is white, and back.
+
+    spectrum: the same object at each call of a run: it is the key of the cache.
+    """
+    device, deviation = spectrum.device, spectrum.sqrt()[:, None]
+    cosines, taper = (constant(table, device, torch.float32) for table in (COSINES, _TAPER))
+    return (cosines / deviation).T, cosines * deviation * taper
 
 
 def _cosine_line() -> Tensor:

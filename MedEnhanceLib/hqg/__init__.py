@@ -1,6 +1,6 @@
 """HQG-Net: unpaired enhancement guided by high-quality images.
 
-The import needs numpy alone; `enhance` loads torch when it is called. Training is
+The import needs numpy alone; `enhance` loads what it needs when it is called. Training is
 `MedEnhanceLib.training.hqg.train`.
 """
 

@@ -17,6 +17,8 @@ from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.denoisers import DENOISERS, options_for
 from MedEnhanceLib.runtime.device import DEVICES
 
+#: Voxels between references of the set network, along rows and columns.
+STEP = 4
 #: An option of both trainings.
 SYNTHETIC: Any = option(
     0.0,

@@ -220,6 +220,7 @@ def decide(
     elif len(frames) > 1:
         shared = cache.noise_of_frames(frames, own, monitor, is_joint=is_joint)
         noise = shared or own
+        noise = replace(noise, sigma=noise[:], cell=(1.0, 1.0, 1.0))  # which every frame reads
         if shared and not is_joint:  # otherwise frames may be weak by their contrast
             warnings += frames_warning("unlike-frames", kinds.quiet)
         warnings.append(_sequence_warning(config, kind, shared, is_joint=is_joint))

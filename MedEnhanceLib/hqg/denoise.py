@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from MedEnhanceLib.core.arrays import (
     Array,
     Doubles,
     Floats,
+    cached_parts,
     cosine_matrix,
     extremes,
     foreground,
@@ -26,7 +28,7 @@ from MedEnhanceLib.core.imaging import blur_radius, gaussian_blur
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters.block_matching_run import Slab
-from MedEnhanceLib.filters.regions import ConstantRegions
+from MedEnhanceLib.filters.regions import ConstantRegions, window_means
 from MedEnhanceLib.hqg.denoisers import BlockMatching, Denoiser, FramePart, Frames
 from MedEnhanceLib.noise.estimate import TRUSTED, NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.noise.rician import amplitude
@@ -109,9 +111,13 @@ class LesionBand:
         sigma_px = SIGMA_MM / spacing[1], SIGMA_MM / spacing[0]
         return cls(sigma_px) if max(sigma_px) <= _MOST_PX else None
 
-    def of(self, removed: Floats) -> Floats:
-        """Return what is given back of what was removed, both [n, J, I]."""
-        return gaussian_blur(removed, self.sigma_px)
+    def of(self, removed: Any) -> Any:
+        """Return what is given back of what was removed, both [n, J, I], arrays or tensors."""
+        if isinstance(removed, np.ndarray):
+            return gaussian_blur(removed, self.sigma_px)
+        sides = zip(removed.shape[1:], self.sigma_px, strict=True)
+        rows, columns = (_blur_on(removed.device, side, sigma) for side, sigma in sides)
+        return rows @ removed @ columns.T
 
     def share_of(self, spectrum: Floats) -> float:
         """Return the standard deviation of noise within the band over that of the noise.
@@ -178,19 +184,33 @@ class Removal:
             part: of a frame; of a region, all but the outer `reach` voxels are as in the whole.
             regions: of that frame; padding is not put back.
         """
+        if part.is_corrected:
+            return part.voxels
         level, corrected = regions.level(self.noise), np.empty_like(part.voxels)
-        for place, filtered in enumerate(part.voxels):
-            z = part.slices.start + place
-            at, values = slice(z, z + 1), filtered[None]
+        for some in cached_parts(part.voxels):
+            first, values = part.slices.start, part.voxels[some]
+            at = slice(first + some.start, first + some.stop)
             if self.noise.rician:
                 sigma = np.asarray(level[at][:, *part.region])
                 values = _without_rician_bias(values, sigma, self.noise)
             if self.share < 1 or self.band:
                 before = regions.neutral[at][:, *part.region].astype(np.float32)
-                change = np.float32(self.share) * (values - before)
-                values = before + (change - self.band.of(change) if self.band else change)
-            corrected[place] = values[0]
+                values = self.taken(values, before)
+            corrected[some] = values
         return corrected
+
+    def taken(self, values: Any, before: Any) -> Any:
+        """Return filtered slices with the share of their change, without the band; or tensors."""
+        change = (values - before) * np.float32(self.share)
+        return before + (change - self.band.of(change) if self.band else change)
+
+
+@lru_cache(maxsize=4)
+def _blur_on(device: Any, side: int, sigma: float) -> Any:
+    """Return the matrix of `gaussian_blur` along an axis, on a device, [side, side]."""
+    import torch
+
+    return torch.from_numpy(gaussian_blur(np.eye(side, dtype=np.float32), (sigma, 0.0))).to(device)
 
 
 def trust_in(noise: NoiseEstimate) -> float:
@@ -283,7 +303,9 @@ def denoise(
     Returns float32 slices, and the change by guides. Raises as `Denoiser.denoise`.
     """
     regions = ConstantRegions(volume.voxels, removal.noise.level)
-    given = Frames.of(volume, removal.noise, **{"regions": lambda _: regions, **frames})
+    given = Frames.of(
+        volume, removal.noise, **{"regions": lambda _: regions, "correct": removal.taken, **frames}
+    )
     if not removal.acts_on(volume):
         return Slab(volume.voxels[given.slices].astype(np.float32))
     parts = (denoiser or BlockMatching()).denoise(given).parts
@@ -355,36 +377,27 @@ def expected_deviation(
 
 def _variation(values: Array, middle: float) -> Floats:
     """Return the variance of the 3 × 3 × 3 voxels around each, [n, J, I]; middle: of all values."""
-    import torch
-    from torch.nn import functional as F  # noqa: N812 - the field's own short name
-
-    padded = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None, None]
-    padded = F.pad(padded, (1, 1, 1, 1, 1, 1), mode="replicate") - middle
-    mean = F.avg_pool3d(padded, 3, stride=1)
-    variation = F.avg_pool3d(padded.square(), 3, stride=1) - mean.square()
-    return np.asarray(variation[0, 0].clamp_min(0).numpy())
+    padded = np.pad(values.astype(np.float32), 1, mode="edge") - np.float32(middle)
+    mean = window_means(padded, (3, 3, 3))
+    return np.maximum(window_means(np.square(padded), (3, 3, 3)) - np.square(mean), 0)
 
 
-def _without_rician_bias(values: Floats, level: Floats, noise: NoiseEstimate) -> Floats:
+def _without_rician_bias(mean: Floats, level: Floats, noise: NoiseEstimate) -> Floats:
     """Correct the bias of means of magnitudes, [n, J, I]; level: σ by the map, same shape.
 
     Where the mean is near that of air, σ of the air is used: the map there comes from the tissue
     around, and its errors would be visible in the dark. Dark tissue in strong noise looks like air
     with a σ far above that of bright tissue, and would be removed: hence the limit.
     """
-    import torch
-    from torch.nn import functional as F  # noqa: N812 - the field's own short name
-
-    mean, sigma = torch.from_numpy(values), torch.from_numpy(level).clamp_min(1e-6)
+    sigma = np.maximum(level, np.float32(1e-6))
     if noise.air is None:
-        return amplitude(mean, sigma).numpy()
-    air = (_MOST_OF_AIR * sigma).clamp_max(float(np.float32(noise.air)))
-    sigma = torch.where(mean < _NEAR_AIR * noise.air, air, sigma)
+        return amplitude(mean, sigma)
+    air = np.minimum(np.float32(_MOST_OF_AIR) * sigma, np.float32(noise.air))
+    sigma = np.where(mean < np.float32(_NEAR_AIR * noise.air), air, sigma)
     signal = amplitude(mean, sigma)
     # The inverse of the bias amplifies the noise left in air: there the mean of neighbors decides,
     # within a slice, so that slices do not depend on how many are treated at once.
-    padded = F.pad(mean[None], 4 * (_AROUND,), mode="replicate")
-    around = F.avg_pool2d(padded, 2 * _AROUND + 1, stride=1)[0]
-    above = around / air - AIR_MEAN
+    padded = np.pad(mean, [(0, 0), *2 * [(_AROUND, _AROUND)]], mode="edge")
+    above = window_means(padded, (1, *2 * [2 * _AROUND + 1])) / air - np.float32(AIR_MEAN)
     low, high = _ABOVE_AIR
-    return (signal * ((above - low) / (high - low)).clamp(0, 1)).numpy()
+    return signal * np.clip((above - np.float32(low)) / np.float32(high - low), 0, 1)

@@ -63,6 +63,7 @@ class Frames:
         regions: finds the constant regions of a frame by its number; None: they are searched.
         matched: an image on the grid, [K, J, I], in which blocks are compared; None: in the frame.
         air: of all frames; None: searched in each.
+        correct: makes slices of the result of filtered ones and of those before, on a device.
         scratch: folder for large arrays; None: they are in memory.
         share: of the progress of each frame, for the removal of noise.
         monitor: receives progress; may cancel.
@@ -79,6 +80,7 @@ class Frames:
     regions: Callable[[int], ConstantRegions] | None = None
     matched: Array | None = None
     air: Air | None = None
+    correct: Callable[[Any, Any], Any] | None = None
     scratch: Path | None = None
     share: float = 1.0
     monitor: Monitor = field(default_factory=Monitor)
@@ -112,6 +114,7 @@ class FramePart:
         voxels: float32 [n, J, I], or rows and columns of them.
         change: by guides, as `Slab.change`; None without.
         region: rows and columns that `voxels` are.
+        is_corrected: whether they are of the result, by `Frames.correct`.
     """
 
     number: int
@@ -119,6 +122,7 @@ class FramePart:
     voxels: Floats
     change: Floats | None = None
     region: Region = WHOLE
+    is_corrected: bool = False
 
     def cropped(self, region: Region) -> FramePart:
         """Return a region of the slices, which it contains."""
@@ -256,12 +260,16 @@ class BlockMatching(Denoiser):
         """Filter the requested slices of a frame."""
         filtered = self._filter(frames, number, frames.volumes[number])
         region = self._region(frames)
+        # The bias of magnitudes is corrected before, on the CPU.
+        correct = None if self.device == "cpu" or frames.noise.rician else frames.correct
         after = int(self.needs_model)  # the network continues from the filter, as one more stage
         with filtered.run(frames.slices, region, margin=self.margin, stages_after=after) as run:
-            for slab in run.ahead(self._slabs(run, frames, number)):
+            for slab in run.ahead(self._slabs(run, frames, number), correct):
                 slices, result = run.finished(slab)
                 if slices.stop > slices.start:
-                    yield FramePart(number, slices, result.voxels, result.change, region)
+                    yield FramePart(
+                        number, slices, result.voxels, result.change, region, correct is not None
+                    )
                 let_go(filtered.noisy)
 
     def _region(self, frames: Frames) -> Region:

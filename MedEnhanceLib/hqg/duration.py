@@ -10,9 +10,8 @@ _CORE_SECONDS, _SLOWER, _BUILD_SECONDS = 5.4, 10, 60
 START_SECONDS = 3.0
 _STEP_SECONDS = 5
 #: Seconds of one core for a million voxels of thin slices, and for a step of learning from them, on
-#: an EPYC without AVX-512: 224 s for 10.5 million voxels and 400 steps on two cores; a Xeon took
-#: 34 s. Measured again by Benchmarks/speed.py.
-_CORE_SECONDS_OF_SLICES, _CORE_SECONDS_OF_A_STEP = 8.0, 0.9
+#: an EPYC with AVX2; fewer by half with AVX-512. Measured again by Benchmarks/speed.py.
+_CORE_SECONDS_OF_SLICES, _CORE_SECONDS_OF_A_STEP = 5.0, 0.18
 
 
 def expected_seconds(
@@ -45,7 +44,7 @@ def expected_seconds_of_slices(millions: float, steps: int, *, threads: int) -> 
 
     Args:
         millions: of voxels of the result.
-        steps: of learning from the slices.
+        steps: of learning from the slices, at most.
         threads: of the processor.
     """
     core_seconds = _CORE_SECONDS_OF_SLICES * millions + _CORE_SECONDS_OF_A_STEP * steps

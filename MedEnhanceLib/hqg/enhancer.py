@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from MedEnhanceLib import native
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import messages_of, model_warnings
 from MedEnhanceLib.core.arrays import Array, Where, foreground, let_go, slabs, trim
@@ -57,9 +59,9 @@ from MedEnhanceLib.io.describe import refuse_too_large, refuse_unfit
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.noise.even_region import even_places_of
 from MedEnhanceLib.noise.movement import STILL
-from MedEnhanceLib.runtime.dependencies import load_packages
-from MedEnhanceLib.runtime.device import choose_device
-from MedEnhanceLib.runtime.machine import openmp_on_one_thread
+from MedEnhanceLib.runtime.dependencies import imported, load_packages
+from MedEnhanceLib.runtime.device import choose_device, needs_torch
+from MedEnhanceLib.runtime.machine import blas_on_one_thread, openmp_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.texts import Text, text
 
@@ -191,12 +193,11 @@ def measure(
     return decision
 
 
+@blas_on_one_thread
 def _denoised(
     run: EnhancerRun, outputs: Outputs, monitor: Monitor
 ) -> tuple[list[float], dict[str, Any]]:
     """Fill the frames of the result; returns their change by guides, and facts of the method."""
-    from MedEnhanceLib.learning.precision import without_tf32
-
     is_sequence, removal = run.original.is_sequence, run.decision.removal
     monitor.progress(0.0, "removing noise")
     acting = [n for n in run.numbers if n not in run.empty and removal.acts_on(run.frames[n])]
@@ -206,7 +207,8 @@ def _denoised(
         region=run.region_around,
         usable=[n for n in range(len(run.frames)) if n not in run.empty],
         tops={number: run.cache.ranges[number].top for number in acting}, guides=run.shown,
-        regions=run.regions_of, scratch=run.scratch, monitor=monitor, share=share,
+        regions=run.regions_of, correct=removal.taken, scratch=run.scratch, monitor=monitor,
+        share=share,
     )  # fmt: skip
     frames = {}
     for place, number in enumerate(run.numbers):
@@ -216,7 +218,10 @@ def _denoised(
         if number not in acting:
             frames[number].keep()
     facts: dict[str, Any] = {}
-    with without_tf32, openmp_on_one_thread():  # filter and network have threads of their own
+    exact: Any = nullcontext()
+    if imported("torch"):  # computes, or may compute
+        from MedEnhanceLib.learning.precision import without_tf32 as exact
+    with exact, openmp_on_one_thread():  # filter and network have threads of their own
         if acting:
             denoised = run.denoiser.denoise(given)
             facts = dict(denoised.facts)
@@ -250,7 +255,8 @@ def _prepared(
     frames, turn = seen.frames(), cache.turn
     if config.noise is not None:
         checked_noise(config.noise, frames[numbers[0]])
-    load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
+    if guides or needs_torch(config.device) or native.find(native.HERE)[0] is None:
+        load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
     of_model = "model" if config.model != "auto" else "guide" if guides else ""
     if config.denoiser != "auto" and of_model and not denoiser_class(config.denoiser).needs_model:
         raise ConfigError(

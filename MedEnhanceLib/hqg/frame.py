@@ -20,6 +20,7 @@ from MedEnhanceLib.core.arrays import (
     Array,
     Floats,
     Region,
+    cached_parts,
     empty,
     let_go,
     parts_of,
@@ -232,8 +233,8 @@ class Frame:
         run = self.run
         first, stop = (at - run.around.start for at in (slices.start, slices.stop))
         if not run.needs_all:
-            for z, plane in enumerate(values, first):
-                self._out.voxels[z] = self._finish(plane[None])[0]
+            for some in cached_parts(values):
+                self._out.voxels[first:stop][some] = self._finish(values[some])
             let_go(self._out.voxels)
         else:
             if self._values is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -12,9 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.core.arrays import Floats
+from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.filters.layers import TAPER, BlockGroups
-from MedEnhanceLib.filters.torch_engine import COSINES
-from MedEnhanceLib.hqg.config import NetworkConfig
+from MedEnhanceLib.filters.torch_engine import COSINES, box, gather_blocks
+from MedEnhanceLib.hqg.bundle import SetWeights
+from MedEnhanceLib.hqg.config import STEP, NetworkConfig
 from MedEnhanceLib.hqg.network import Fit, GroupNetwork, Groups, GuidedCorrection, fit
 from MedEnhanceLib.native import CELLS, SIDE
 
@@ -26,8 +29,6 @@ _MOST_WEIGHT = 4.0
 _LEAST_LEVEL = 1e-4
 #: Groups of a layer, in each direction, over which a guide's agreement is added up.
 _REACH = 5
-#: Voxels between references along rows and columns.
-STEP = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +86,8 @@ class Places:
     def voxels(self) -> Tensor:
         """Return the flat places of all voxels, [N, blocks, 64]."""
         _, rows, columns = self.shape
-        side = torch.arange(SIDE, device=self.index.device)
-        offset = (side[:, None, None] * rows + side[:, None]) * columns + side
-        return self.index.long()[..., None] + offset.reshape(CELLS)
+        index = self.index.long()
+        return index[..., None] + box((SIDE, SIDE, SIDE), rows, columns, index.device)
 
     def scale(self) -> Tensor:
         """Return the deviation of the noise in each coefficient, [N, 1, 64]."""
@@ -104,11 +104,6 @@ def on_device(value: T, device: str) -> T:
         moved = {each.name: on_device(getattr(value, each.name), device) for each in fields(value)}
         return replace(value, **moved)  # type: ignore[type-var]
     return value
-
-
-def gather_blocks(values: Tensor, voxels: Tensor) -> Tensor:
-    """Gather the values of a slab in blocks, [N, blocks, 64]; voxels: from `Places.voxels`."""
-    return values.reshape(-1).index_select(0, voxels.reshape(-1)).reshape(voxels.shape)
 
 
 def coefficients(blocks: Tensor, scale: Tensor, transform: Tensor) -> Tensor:
@@ -264,3 +259,19 @@ class GuidedNetwork(torch.nn.Module):
         over = blocks.new_full((size,), 1e-6).scatter_add(0, flat, share.reshape(-1))
         mean: Tensor = total / over
         return mean.reshape(places.shape)
+
+
+@lru_cache(maxsize=4)
+def network_of(weights: SetWeights) -> GuidedNetwork:
+    """Build the network with some weights; those that they lack, of guides, are new."""
+    network = GuidedNetwork(weights.config)
+    try:
+        network.load_state_dict(network.state_dict() | tensors_of(weights))
+    except RuntimeError as cause:
+        raise ModelError("the model's weights for guides do not fit", "Import it again.") from cause
+    return network.eval().requires_grad_(False)
+
+
+def tensors_of(weights: SetWeights) -> dict[str, Tensor]:
+    """Return weights as tensors, by the names in a bundle."""
+    return {name: torch.from_numpy(values) for name, values in weights.tensors.items()}

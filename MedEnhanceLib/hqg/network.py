@@ -26,9 +26,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.core.arrays import Longs
+from MedEnhanceLib.hqg.bundle import changed_shares, orders
 from MedEnhanceLib.hqg.config import NetworkConfig
-from MedEnhanceLib.native import CELLS, SIDE
+from MedEnhanceLib.native import CELLS
 
 # Models learn with these (decision 0047). Measured as a whole by Benchmarks/guidance.py.
 #: Frequency bands in which a guide is compared with the noisy blocks.
@@ -41,12 +41,6 @@ _FACTS = 3 * _EVIDENCE + 3 + 1
 _FLAT = 0.02
 #: Factor on the part of a residual that is no multiple of an input: small steps at first.
 _FREE_SHARE = 0.3
-
-
-def orders() -> Longs:
-    """Return the sum of the orders of each frequency along the three axes, [64], 0 to 9."""
-    order: Longs = np.indices((SIDE,) * 3).sum(axis=0).reshape(CELLS)
-    return order
 
 
 def bands() -> Tensor:
@@ -127,7 +121,7 @@ class GroupNetwork(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
         self.leaves_some = config.least_order > 0
-        changes = torch.from_numpy(orders() - config.least_order + 1).float().clamp(0, 1)
+        changes = torch.from_numpy(changed_shares(config))
         self.register_buffer("changes", changes, persistent=False)
 
     def forward(self, groups: Groups) -> tuple[Tensor, Tensor, Tensor]:

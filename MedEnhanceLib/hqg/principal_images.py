@@ -34,7 +34,7 @@ from MedEnhanceLib.hqg.denoisers import (
     Resources,
 )
 from MedEnhanceLib.hqg.frame import new_array
-from MedEnhanceLib.noise.sequence import MAD, TISSUE
+from MedEnhanceLib.noise.sequence import MAD, TISSUE, mean_of
 
 #: Fewest frames that have enough in common.
 FEWEST = 3
@@ -146,10 +146,7 @@ def _sample(frames: Frames, numbers: Sequence[int]) -> Floats:
 
     Returns [3, T, n]: voxels, and those two columns and two rows further.
     """
-    mean = np.zeros(frames.volumes[0].shape, np.float32)
-    for number in numbers:
-        mean += frames.volumes[number].voxels / np.float32(len(numbers))
-        let_go(frames.volumes[number].voxels)
+    mean = mean_of([frames.volumes[number].voxels for number in numbers])
     inside = mean > TISSUE * robust_max(mean)
     inside[:, :-_LAG] &= inside[:, _LAG:]
     inside[:, :, :-_LAG] &= inside[:, :, _LAG:]
@@ -196,13 +193,13 @@ def _images(frames: Frames, numbers: Sequence[int], basis: Floats) -> Floats:
     """Project frames on a basis [T, n]: images [n, K, J, I]."""
     first: Volume = frames.volumes[0]
     images = new_array((basis.shape[1], *first.shape), "f4", frames.scratch)
-    images[...] = 0
-    for some in parts_of(0, len(numbers), _AT_ONCE):
-        for slices in parts_of(0, first.shape[0]):
+    for slices in parts_of(0, first.shape[0]):
+        part = images[:, slices]
+        part[...] = 0
+        for some in parts_of(0, len(numbers), _AT_ONCE):
             voxels = [frames.volumes[number].voxels[slices] for number in numbers[some]]
             stack: Array = np.stack(voxels).astype(np.float32)
-            images[:, slices] += np.tensordot(basis[some].T, stack, 1)
-        for number in numbers[some]:
-            let_go(frames.volumes[number].voxels)
+            part += np.tensordot(basis[some].T, stack, 1)
+        let_go(first.voxels)
         let_go(images)
     return images

@@ -9,27 +9,28 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from MedEnhanceLib import native
-from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.bundles.export import must_fit
+from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.core.arrays import WHOLE, Numbers, Region, within
-from MedEnhanceLib.filters.block_matching_run import Held, Run, Slab
-from MedEnhanceLib.filters.tensor_run import as_tensor
+from MedEnhanceLib.filters.block_matching_run import Held, Run, Slab, in_memory
+from MedEnhanceLib.hqg.bundle import view_weights
 from MedEnhanceLib.hqg.denoisers import Frames, Resources
 from MedEnhanceLib.hqg.network_stage import SetNetwork
-from MedEnhanceLib.hqg.view_network import AROUND, NEIGHBORS, ViewNet, inputs_of, open_view_network
+from MedEnhanceLib.hqg.view_inputs import AROUND, IMAGES, NEIGHBORS, inputs_of
 from MedEnhanceLib.learning.native_unet import NativeUNet
-from MedEnhanceLib.learning.precision import mixed_precision, move
 from MedEnhanceLib.runtime.machine import cpu_threads
 from MedEnhanceLib.runtime.ordered import ordered_map
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.hqg.view_network import ViewNet
 
 #: Pixels that go through the network at once on the CPU: a pixel takes about 800 bytes.
 _PIXELS_AT_ONCE = 1 << 22
@@ -37,7 +38,10 @@ _PIXELS_AT_ONCE = 1 << 22
 
 @lru_cache(maxsize=4)
 def _opened(folder: Path, sha256: str, device: str) -> ViewNet:
-    """Open a network, which stays loaded between jobs; other weights have another hash."""
+    """Open a network in PyTorch, which stays loaded between jobs; another one has another hash."""
+    from MedEnhanceLib.hqg.view_network import open_view_network
+    from MedEnhanceLib.learning.precision import move
+
     network = open_view_network(read_bundle(folder, expected_sha256=sha256))
     move(network, device)
     return network
@@ -48,26 +52,33 @@ class ViewNetwork(SetNetwork):
     """The set network, and then the network that sees whole slices.
 
     Attributes:
-        view: network of a bundle that sees slices, on `device`.
-        compiled: the same in C; None where PyTorch computes it.
+        bundle: of both networks.
+        compiled: the one that sees slices, in C, which takes arrays; None where PyTorch computes.
     """
 
-    view: ViewNet
+    bundle: Bundle
     compiled: NativeUNet | None = None
     margin: ClassVar[int] = NEIGHBORS
 
     @classmethod
     def prepared(cls, resources: Resources) -> ViewNetwork:
         """Load both networks of the bundle."""
-        bundle = resources.bundle
+        bundle, first = resources.bundle, SetNetwork.prepared(resources)
         assert bundle is not None  # as it needs a model
-        first = SetNetwork.prepared(resources)
-        view = _opened(bundle.folder, bundle.sha256, resources.device)
+        config, weights = view_weights(bundle)
+        method = cls(first.engine, weights=first.weights, device=first.device, bundle=bundle)
         library = native.load() if first.device == "cpu" else None
-        return cls(
-            first.engine, network=first.network, device=first.device, view=view,
-            compiled=None if library is None else NativeUNet(view, library),
-        )  # fmt: skip
+        if library is None:
+            _opened(bundle.folder, bundle.sha256, first.device)  # raises as early as for C
+            return method
+        with must_fit(bundle, weights):
+            unet = NativeUNet(weights, IMAGES, config.widths, config.depth, library)
+        return replace(method, compiled=unet)
+
+    @cached_property
+    def view(self) -> ViewNet:
+        """The network that sees slices, in PyTorch, on the device."""
+        return _opened(self.bundle.folder, self.bundle.sha256, self.device)
 
     def _region(self, frames: Frames) -> Region:
         """Return the rows and columns that are computed: all that the view network sees."""
@@ -84,16 +95,24 @@ class ViewNetwork(SetNetwork):
         seen = run.box[1:]  # rows and columns
         inner = WHOLE if frames.region == WHOLE else within(frames.region, self._region(frames))
         requested, top = frames.slices, float(np.float32(frames.tops[number]))
+        stack: Any = np.stack
+        taken: Any = in_memory
+        if self.compiled is None:
+            from torch import stack
+
+            from MedEnhanceLib.filters.tensor_run import as_tensor
+
+            taken = partial(as_tensor, device=self.device)
         changes: deque[Any] = deque()
         slabs = super()._slabs(run, frames, number)
 
-        def before() -> Iterator[Tensor]:
+        def before() -> Iterator[Any]:
             for slab in slabs:
-                voxels = as_tensor(slab.voxels, self.device)
+                voxels = taken(slab.voxels)
                 changes.extend([None] * len(voxels) if slab.change is None else slab.change)
                 yield voxels
 
-        held = Held(before(), run.needed.start, torch.stack)
+        held = Held(before(), run.needed.start, stack)
 
         def images() -> Iterator[tuple[Numbers, Any, tuple[Any, ...]]]:
             for z in range(requested.start, requested.stop):
@@ -105,15 +124,15 @@ class ViewNetwork(SetNetwork):
                 images = run.slices("noisy", part), smooth, run.map_at(frames.noise, z)
                 yield near - part.start, run.air(z), images
 
-        def corrected(item: tuple[Numbers, Any, tuple[Any, ...]]) -> Tensor:
+        def corrected(item: tuple[Numbers, Any, tuple[Any, ...]]) -> Any:
             near, air, images = item
-            whole = as_tensor(images[1], self.device)[near[NEIGHBORS]].clone()
-            noisy, smooth, sigma = (as_tensor(each, self.device)[:, *seen] for each in images)
+            whole = stack([images[1][near[NEIGHBORS]]])
+            noisy, smooth, sigma = (taken(each)[:, *seen] for each in images)
             if len(noisy) < len(near):  # at an end of the volume
                 noisy, smooth = noisy[near], smooth[near]
             air = None if air is None else air[seen]
-            whole[seen] = self._correct(noisy, smooth, sigma[0], top, air, inner)
-            return whole[None]
+            whole[0][seen] = self._correct(noisy, smooth, sigma[0], top, air, inner)
+            return whole
 
         threads = max(1, min(cpu_threads(), _PIXELS_AT_ONCE // math.prod(sides)))
         results = ordered_map(
@@ -129,8 +148,8 @@ class ViewNetwork(SetNetwork):
             yield Slab(result, None if change is None else change[None])
 
     def _correct(
-        self, noisy: Tensor, smooth: Tensor, sigma: Tensor, top: float, air: Any, inner: Region
-    ) -> Tensor:
+        self, noisy: Any, smooth: Any, sigma: Any, top: float, air: Any, inner: Region
+    ) -> Any:
         """Correct a slice, [J, I]; far air stays as the filter left it.
 
         Args:
@@ -141,13 +160,9 @@ class ViewNetwork(SetNetwork):
             air: mask of air that is far from tissue; None for none.
             inner: rows and columns that are needed.
         """
-        if self.compiled is not None and self.device == "cpu":
-            inputs = inputs_of(noisy.numpy(), smooth.numpy(), sigma.numpy(), top)
-            needed = np.zeros(sigma.shape, np.bool_)
-            needed[inner] = True if air is None else ~air[inner]
-            change = torch.from_numpy(self.compiled.change(inputs, needed))
-            return smooth[NEIGHBORS] + sigma * change
-        scaled = (each[None] / top for each in (noisy, smooth, sigma))
-        with torch.inference_mode(), mixed_precision(self.device):
-            result: Tensor = self.view(*scaled)[0] * top
-        return result if air is None else torch.where(air, smooth[NEIGHBORS], result)
+        if self.compiled is None:
+            return self.view.corrected((noisy, smooth, sigma), top, air)
+        needed = np.zeros(sigma.shape, np.bool_)
+        needed[inner] = True if air is None else ~air[inner]
+        change = self.compiled.change(inputs_of(noisy, smooth, sigma, top), needed)
+        return smooth[NEIGHBORS] + sigma * change

@@ -24,12 +24,45 @@ _DICOM = ".dcm"
 #: out. Empty texts for the only series.
 _Series = tuple[str, str]
 _ALL: _Series = ("", "")
-#: A volume: the file or folder, its path below the place that was named, and which series.
-_Volume = tuple[str, Path, _Series]
+#: A volume: the file or folder, its path below the place that was named, and which series; None for
+#: a folder of DICOM, whose series are not listed yet.
+_Volume = tuple[str, Path, _Series | None]
 #: The record of a batch, and its table, in the folder of the results.
 ROWS, TABLE = "batch.jsonl", "batch.csv"
 #: Ends of names of files that belong to volumes, to MedEnhance or to systems: nobody misses them.
 _NOT_MISSED = (".json", "bval", "bvals", "bvec", "bvecs", ROWS, TABLE, "thumbs.db", "desktop.ini")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The part of a batch that is for one of `count` commands; index: from 1 to `count`."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def of(cls, text: str) -> Shard:
+        """Read "3/100"; raises ConfigError for anything else."""
+        index, _, count = text.partition("/")
+        if not (index + count).isdecimal() or not 1 <= int(index or 0) <= int(count or 0):
+            raise ConfigError(
+                f"shard is {text}, which is no part I/N of N",
+                "I goes from 1 to N: 1/100 to 100/100. Number the tasks of an array job from 1.",
+            )
+        return cls(int(index), int(count))
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    @property
+    def prefix(self) -> str:
+        """What names of its files begin with."""
+        return f"shard-{self.index}-of-{self.count}."
+
+    def has(self, result: Path) -> bool:
+        """Return whether a result is of this part, by a hash of its path in the folder."""
+        digest = hashlib.sha256(os.fsencode(result.as_posix())).digest()
+        return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
 
 
 @dataclass(frozen=True)
@@ -65,10 +98,12 @@ class _Rest:
     Attributes:
         files: that are not read as volumes → their paths below the place that was named.
         objects: the first files of objects of DICOM that are not images → these.
+        unknown: folders of DICOM → files there that may not be DICOM, as `files` has them.
     """
 
     files: dict[Path, str] = field(default_factory=dict)
     objects: dict[Path, Choice] = field(default_factory=dict)
+    unknown: dict[str, dict[Path, str]] = field(default_factory=dict)
 
     def warn(self, monitor: Monitor) -> None:
         """Count and name all of it."""
@@ -81,7 +116,13 @@ class _Rest:
 
 
 def gather(
-    places: Sequence[str], out: Path, *, containers: bool, ending: str | None, monitor: Monitor
+    places: Sequence[str],
+    out: Path,
+    *,
+    containers: bool,
+    ending: str | None,
+    monitor: Monitor,
+    shard: Shard | None = None,
 ) -> list[Item]:
     """Return the volumes at all places, in order.
 
@@ -92,24 +133,32 @@ def gather(
         containers: whether .ucv files are volumes too.
         ending: of the results; None keeps a source's, "" makes folders.
         monitor: warned of what is left out; may cancel.
+        shard: whose volumes are returned. A folder of DICOM is of one, which alone reads its files.
     Raises InputError if no volume exists, ConfigError if results share a name or `out` is named.
     """
     if not places:
         raise ConfigError("no volumes were named", "Name files or folders.")
-    items, rest = dict[str, Item](), _Rest()
+    items, rest, skipped = dict[str, Item](), _Rest(), set[str]()
     for place in places:
-        for source, relative, series in _volumes_below(Path(place), out, containers, rest):
+        for volume in _volumes_below(Path(place), out, containers, rest):
             monitor.check()
-            result = out / _result_name(relative, ending, series[0])
-            item = Item(source, str(result), *series)
-            other = items.setdefault(item.output, item)
-            if other.source != source:
-                raise ConfigError(
-                    f"{other.source} and {source} would both become {item.output}",
-                    "Rename one, or process them in two runs, into two folders.",
-                )
+            if shard and not shard.has(_result_name(volume[1], ending, "")):
+                skipped.add(volume[0])
+                continue
+            for source, relative, series in _with_series(volume, rest):
+                result = out / _result_name(relative, ending, series[0])
+                item = Item(source, str(result), *series)
+                other = items.setdefault(item.output, item)
+                if other.source != source:
+                    raise ConfigError(
+                        f"{other.source} and {source} would both become {item.output}",
+                        "Rename one, or process them in two runs, into two folders.",
+                    )
+    for source, files in rest.unknown.items():
+        if source not in skipped:
+            rest.files.update(each for each in files.items() if not is_dicom(each[0]))
     rest.warn(monitor)
-    if not any(os.path.lexists(item.source) for item in items.values()):
+    if not any(map(os.path.lexists, [*skipped, *(item.source for item in items.values())])):
         if missing := [place for place in places if not os.path.lexists(place)]:
             verb = "does" if len(missing) == 1 else "do"
             raise InputError(f"{', '.join(missing)} {verb} not exist", "Check the path.")
@@ -131,7 +180,7 @@ def _volumes_below(path: Path, out: Path, containers: bool, rest: _Rest) -> Iter
         )
     endings = {*io.READABLE, *([CONTAINER] if containers else ())}
     unreadable: list[OSError] = []
-    series = None
+    series, place = None, path
 
     def place_of(folder: Path) -> tuple[Path, Path]:
         return (path, Path(path.name)) if folder == top else (folder, folder.relative_to(top))
@@ -150,27 +199,34 @@ def _volumes_below(path: Path, out: Path, containers: bool, rest: _Rest) -> Iter
         is_dicom_here = series is not None and folder.is_relative_to(series)
         if not is_dicom_here and any(map(is_dicom, others)):
             series, is_dicom_here = folder, True  # with its subfolders
-            yield from _series_in(*place_of(folder), rest)
+            place, relative = place_of(folder)
+            yield str(place), relative, None
         links = [folder / entry for entry in below if not is_dicom_here]
         rest.files.update((link, str(link.relative_to(top))) for link in links if link.is_symlink())
         for file in files:
             ending = io.ending_of(file)
             if ending in endings or (ending in DICOM_ENDINGS and not is_dicom_here):
                 yield str(file), file.relative_to(top), _ALL
+        unread = rest.unknown.setdefault(str(place), {}) if is_dicom_here else rest.files
         for file in others:
-            if io.ending_of(file) not in DICOM_ENDINGS and not is_dicom(file):
-                rest.files[file] = str(file.relative_to(top))
+            if io.ending_of(file) not in DICOM_ENDINGS:
+                unread[file] = str(file.relative_to(top))
     for error in unreadable:  # the job reports it
         place, relative = place_of(Path(error.filename))
         yield str(place), relative, _ALL
 
 
-def _series_in(folder: Path, relative: Path, rest: _Rest) -> Iterator[_Volume]:
-    """Yield the series of images in a folder of DICOM; unreadable ones too, whose jobs will fail.
+def _with_series(volume: _Volume, rest: _Rest) -> Iterator[tuple[str, Path, _Series]]:
+    """Yield a volume, or the series of images in a folder of DICOM.
 
-    A single series, or a folder without a readable one, gives _ALL: its job reports the fault.
-    Objects that are not images are noted.
+    Unreadable series are yielded too: their jobs will fail. A single series, or a folder without a
+    readable one, gives _ALL: its job reports the fault. Objects that are not images are noted.
     """
+    source, relative, only = volume
+    if only is not None:
+        yield source, relative, only
+        return
+    folder = Path(source)
     try:
         listed = choices(folder, Monitor())
     except MedEnhanceError:
@@ -212,13 +268,14 @@ _BIDS_IMAGE = re.compile(
 )
 
 
-def bids_items(root: Path, out: Path, task: str) -> list[Item]:
+def bids_items(root: Path, out: Path, task: str, shard: Shard | None = None) -> list[Item]:
     """Return the images of a BIDS dataset to process, and their names in a derivative dataset.
 
     Args:
         root: of the dataset.
         out: folder of the derivative dataset.
         task: of the batch, for names.
+        shard: whose images are returned.
     Raises InputError if `root` is not a dataset, OutputError if `out` lies among its raw files.
     """
     if not (root / _DESCRIPTION).is_file():
@@ -249,7 +306,7 @@ def bids_items(root: Path, out: Path, task: str) -> list[Item]:
             f"{root}: no {' or '.join(folders)} images",
             "Expected: sub-*/[ses-*/]anat/*_T1w.nii.gz, for enhance also dwi/*_dwi.nii.gz.",
         )
-    return items
+    return [i for i in items if shard is None or shard.has(Path(i.output).relative_to(out))]
 
 
 def describe_derivatives(out: Path) -> None:
@@ -261,4 +318,4 @@ def describe_derivatives(out: Path) -> None:
         "GeneratedBy": [{"Name": "MedEnhance", "Version": __version__}],
     }
     if not os.path.lexists(out / _DESCRIPTION):
-        write_json(out / _DESCRIPTION, description, overwrite=False)
+        write_json(out / _DESCRIPTION, description, overwrite=True)  # another shard may be faster

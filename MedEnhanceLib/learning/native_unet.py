@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 
 from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import Array, Floats, Mask
-from MedEnhanceLib.learning.unet import ResidualUNet
 
 _MOST_LEVELS = 6
 #: As in unet.c: rows of which the same columns are needed.
@@ -34,19 +32,26 @@ class _UNetTask(ctypes.Structure):
 
 
 class NativeUNet:
-    """A copy of a network; thread-safe.
+    """A network; thread-safe.
 
     Its weights are shared by threads. The memory of an image is kept for the next one of its size.
 
     Attributes:
-        widths, depth, channels: as in `ResidualUNet`.
+        channels, widths, depth: as in `ResidualUNet`.
     """
 
-    def __init__(self, network: ResidualUNet, library: native.Library) -> None:
-        self._library = library
-        self.widths, self.depth = network.widths, network.depth
-        self.channels = network.first.in_channels
-        weights = np.concatenate([each.numpy().reshape(-1) for each in _tensors(network)])
+    def __init__(
+        self,
+        tensors: Mapping[str, Array],
+        channels: int,
+        widths: Sequence[int],
+        depth: int,
+        library: native.Library,
+    ) -> None:
+        """Take weights by their names in a bundle; ValueError where they are of other sizes."""
+        self._library, self.channels = library, channels
+        self.widths, self.depth = widths, depth
+        weights = _packed(tensors, len(widths), depth)
         task = self._task(1, 1)
         task.weights, task.weight_count = weights.ctypes.data, len(weights)
         self._call(task)  # computes the size
@@ -148,20 +153,21 @@ def _zeros(size: int) -> Array:
     return memory[start : start + size]
 
 
-def _tensors(network: Any) -> list[torch.Tensor]:
-    """List the weights of a network in the order of unet.c."""
+def _packed(weights: Mapping[str, Array], levels: int, depth: int) -> Floats:
+    """Join the weights in the order of unet.c."""
+    parts: list[Array] = []
 
-    def of(*layers: Any) -> list[torch.Tensor]:
-        return [each.detach() for layer in layers for each in (layer.weight, layer.bias)]
+    def add(*names: str) -> None:
+        parts.extend(weights[f"{name}.{kind}"] for name in names for kind in ("weight", "bias"))
 
-    tensors = of(network.first)
-    for blocks in network.down:
-        for block in blocks:
-            tensors += of(block.one, block.two)
-    for shrink, grow, up in zip(network.shrink, network.grow, network.up, strict=True):
-        tensors += of(shrink)
+    add("first")
+    for block in (f"down.{level}.{number}" for level in range(levels) for number in range(depth)):
+        add(f"{block}.one", f"{block}.two")
+    for level in range(levels - 1):
+        add(f"shrink.{level}")
         # A linear layer for each of the four pixels that a pixel becomes: weights [b, a, 2, 2].
-        for weight in grow.weight.detach().permute(2, 3, 1, 0).flatten(0, 1):
-            tensors += [weight, grow.bias.detach()]
-        tensors += of(up.one, up.two)
-    return [*tensors, *of(network.last)]
+        for weight in weights[f"grow.{level}.weight"].transpose(2, 3, 1, 0).reshape(4, -1):
+            parts += [weight, weights[f"grow.{level}.bias"]]
+        add(f"up.{level}.one", f"up.{level}.two")
+    add("last")
+    return np.concatenate([each.reshape(-1) for each in parts])

@@ -16,11 +16,12 @@ enum {
   WINDOW_Y = 11,
   WINDOW_X = LANES,
   MOST_KEPT = 64,
+  MOST_NEAR = 2 * MOST_KEPT, /* candidates that are sorted at once */
   QUAD = 4, /* rows that are computed together */
   CHAINS = 8, /* sums that are computed together, as a processor waits for each */
-  ROWS = (WINDOW_Z * WINDOW_Y + QUAD - 1) / QUAD * QUAD,
+  ROWS = WINDOW_Z * WINDOW_Y + QUAD - 1, /* the last ones are computed in vain */
   LOCAL_X = 20, /* WINDOW_X + SIDE - 1, rounded up */
-  LOCAL_Y = WINDOW_Y + SIDE - 1,
+  LOCAL_Y = (WINDOW_Y + QUAD - 1) / QUAD * QUAD + SIDE - 1,
   LOCAL_Z = WINDOW_Z + SIDE - 1,
   LOCAL_PLANE = LOCAL_Y * LOCAL_X
 };
@@ -66,9 +67,8 @@ struct workspace {
   float noisy[CELLS * MOST_KEPT], pilot[CELLS * MOST_KEPT];
   float system[MOST_KEPT * 2 * MOST_KEPT], solved[MOST_KEPT * 2 * MOST_KEPT];
   float local[LOCAL_Z * LOCAL_PLANE]; /* what is compared, around the reference */
-  int32_t row_at[ROWS];
-  float near[ROWS * LANES + 1];
-  int32_t near_at[ROWS * LANES + 1];
+  float near[MOST_NEAR + LANES];
+  int32_t near_at[MOST_NEAR + 1], hit[ROWS];
   float best[MOST_KEPT];
   int32_t best_at[MOST_KEPT];
   int64_t offset[MOST_KEPT]; /* of where each block starts */
@@ -141,21 +141,39 @@ static void copy_window(struct workspace *w, const struct layer_task *t, int64_t
     }
 }
 
-/* Squared distances of the reference block to the blocks of four rows of candidates. */
+enum { PARTS = WIDTH < LANES ? 2 : 1 };
+
+/* Adds what row `row` of voxels contributes to the distances of the blocks that it is in. */
+static NATIVE_INLINE void add_row(vector sums[QUAD][PARTS], const float *restrict reference,
+                                  const float *restrict local, int row) {
+  for (int i = 0; i < SIDE; i++) {
+    vector values[PARTS];
+    for (int p = 0; p < PARTS; p++) values[p] = load(local + row * LOCAL_X + i + p * WIDTH);
+    for (int q = 0; q < QUAD; q++)
+      for (int p = 0; p < PARTS && row >= q && row - q < SIDE; p++) {
+        const vector difference = values[p] - reference[(row - q) * LOCAL_X + i];
+        sums[q][p] += difference * difference;
+      }
+  }
+}
+
+/* Squared distances of the reference block to the blocks of QUAD successive rows of candidates. */
 static void distances(const float *restrict reference, const float *restrict local,
-                      const int32_t at[QUAD], float out[QUAD][LANES]) {
-  for (int c = 0; c < LANES; c += WIDTH) {
-    vector sums[QUAD] = {{0}};
-    for (int k = 0; k < SIDE; k++)
-      for (int j = 0; j < SIDE; j++)
-        for (int i = 0; i < SIDE; i++) {
-          const int place = k * LOCAL_PLANE + j * LOCAL_X + i;
-          for (int q = 0; q < QUAD; q++) {
-            const vector difference = load(local + at[q] + place + c) - reference[place];
-            sums[q] += difference * difference;
-          }
-        }
-    for (int q = 0; q < QUAD; q++) store(out[q] + c, sums[q]);
+                      float out[QUAD][LANES]) {
+  for (int c = 0; c < LANES; c += PARTS * WIDTH) {
+    vector sums[QUAD][PARTS] = {{{0}}};
+    for (int k = 0; k < SIDE; k++) {
+      const float *of = reference + k * LOCAL_PLANE, *from = local + k * LOCAL_PLANE + c;
+      add_row(sums, of, from, 0); /* no loop: compilers would not unroll it */
+      add_row(sums, of, from, 1);
+      add_row(sums, of, from, 2);
+      add_row(sums, of, from, 3);
+      add_row(sums, of, from, 4);
+      add_row(sums, of, from, 5);
+      add_row(sums, of, from, 6);
+    }
+    for (int q = 0; q < QUAD; q++)
+      for (int p = 0; p < PARTS; p++) store(out[q] + c + p * WIDTH, sums[q][p]);
   }
 }
 
@@ -164,6 +182,29 @@ static int32_t count_within(const struct workspace *w, int rows, float bound) {
   for (int r = 0; r < rows; r++)
     for (int l = 0; l < LANES; l++) count += w->distance[r][l] <= bound;
   return count;
+}
+
+/* Sorts the first candidates of `near`, nearest first, of equal ones the first, into `best`, which
+ * keeps at most `keep` of them; returns their number. Counts those before each: without branches. */
+static int sort_near(struct workspace *w, int count, int keep) {
+  integers lane;
+  for (int l = 0; l < WIDTH; l++) lane[l] = l;
+  for (int i = 0; i < count; i++) w->near[i] = w->distance[0][w->near_at[i]];
+  for (int i = 0; i < count; i += WIDTH) {
+    const vector mine = load(w->near + i);
+    const integers place = lane + i;
+    integers before = {0};
+    for (int j = 0; j < count; j++) {
+      const vector other = w->near[j] + (vector){0};
+      before -= (other < mine) | ((other == mine) & (j < place));
+    }
+    for (int l = 0; l < WIDTH && i + l < count; l++)
+      if (before[l] < keep) {
+        w->best[before[l]] = w->near[i + l];
+        w->best_at[before[l]] = w->near_at[i + l];
+      }
+  }
+  return count < keep ? count : keep;
 }
 
 /* The `keep` nearest candidates, nearest first; of equal ones the first in the order of slices,
@@ -188,32 +229,27 @@ static int nearest(struct workspace *w, int rows, int keep) {
     }
   }
   /* Those within it, in their order, without unpredictable branches. */
-  int count = 0;
+  int hits = 0, count = 0;
   for (int r = 0; r < rows; r++) {
     const float *row = w->distance[r];
-    int32_t any = 0;
-    for (int l = 0; l < LANES; l++) any += row[l] <= high;
-    if (!any) continue;
+    integers any = {0};
+    for (int l = 0; l < LANES; l += WIDTH) any |= load(row + l) <= high;
+    w->hit[hits] = r;
+    hits += is_any(any);
+  }
+  for (int h = 0; h < hits; h++) {
+    const float *row = w->distance[w->hit[h]];
     for (int l = 0; l < LANES; l++) {
-      w->near[count] = row[l];
-      w->near_at[count] = r * LANES + l;
+      w->near_at[count] = w->hit[h] * LANES + l;
       count += row[l] <= high;
     }
-  }
-  int n = 0;
-  for (int i = 0; i < count; i++) {
-    const float d = w->near[i];
-    if (n == keep && d >= w->best[n - 1]) continue;
-    int at = n < keep ? n++ : n - 1;
-    for (; at > 0 && w->best[at - 1] > d; at--) {
-      w->best[at] = w->best[at - 1];
-      w->best_at[at] = w->best_at[at - 1];
+    if (count > MOST_NEAR - LANES) { /* many are equal */
+      count = sort_near(w, count, keep);
+      memcpy(w->near_at, w->best_at, (size_t)count * sizeof *w->near_at);
     }
-    w->best[at] = d;
-    w->best_at[at] = w->near_at[i];
   }
   w->bound = high;
-  return n;
+  return sort_near(w, count, keep);
 }
 
 /* Fills `offset` with the starts of the group's blocks; returns their number. */
@@ -223,32 +259,28 @@ static int match(struct workspace *w, const struct layer_task *t, int64_t y, int
   const int ref_y = (int)(y - first_y), ref_x = (int)(x - first_x), ref_z = (int)t->z;
   copy_window(w, t, first_y, first_x);
 
-  int rows = 0, candidates = 0;
-  for (int k = 0; k < t->window_z; k++)
-    for (int j = 0; j < t->window_y; j++) w->row_at[rows++] = k * LOCAL_PLANE + j * LOCAL_X;
-  int filled = rows;
-  while (filled % QUAD) w->row_at[filled++] = 0;
+  const int rows = (int)(t->window_z * t->window_y);
   const float *reference = w->local + ref_z * LOCAL_PLANE + ref_y * LOCAL_X + ref_x;
-  for (int r = 0; r < filled; r += QUAD)
-    distances(reference, w->local, w->row_at + r, w->distance + r);
+  for (int k = 0; k < t->window_z; k++)
+    for (int j = 0; j < t->window_y; j += QUAD)
+      distances(reference, w->local + k * LOCAL_PLANE + j * LOCAL_X,
+                w->distance + k * t->window_y + j);
 
-  for (int r = 0; r < rows; r++) {
-    const int k = r / (int)t->window_y - ref_z, j = r % (int)t->window_y - ref_y;
+  for (int r = 0; t->window_x < LANES && r < rows; r++)
     for (int l = (int)t->window_x; l < LANES; l++) w->distance[r][l] = 3e38f;
-    if (t->apart > 0 && llabs(k) < t->apart && llabs(j) < t->apart)
+  for (int k = 0; t->apart > 0 && k < t->window_z; k++)
+    for (int j = 0; j < t->window_y; j++)
       for (int l = 0; l < (int)t->window_x; l++)
-        if (llabs(l - ref_x) < t->apart) w->distance[r][l] = 3e38f;
-    if (k == 0 && j == 0) w->distance[r][ref_x] = -1; /* the reference comes first */
-  }
-  if (t->apart > 0)
-    candidates = count_within(w, rows, 1e37f);
-  else
-    candidates = rows * (int)t->window_x;
+        if (llabs(k - ref_z) < t->apart && llabs(j - ref_y) < t->apart && llabs(l - ref_x) < t->apart)
+          w->distance[k * t->window_y + j][l] = 3e38f;
+  w->distance[ref_z * t->window_y + ref_y][ref_x] = -1; /* the reference comes first */
+
+  int candidates = rows * (int)t->window_x;
+  if (t->apart > 0) candidates = count_within(w, rows, 1e37f);
   const int n = nearest(w, rows, candidates < t->keep ? candidates : (int)t->keep);
   for (int g = 0; g < n; g++) {
-    const int r = w->best_at[g] / LANES, l = w->best_at[g] % LANES;
-    const int64_t k = r / t->window_y, j = first_y + r % t->window_y;
-    w->offset[g] = (k * t->ny + j) * t->nx + first_x + l;
+    const int r = w->best_at[g] / LANES, l = w->best_at[g] % LANES, tall = (int)t->window_y;
+    w->offset[g] = (r / tall * t->ny + first_y + r % tall) * t->nx + first_x + l;
   }
   return n;
 }

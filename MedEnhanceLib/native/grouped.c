@@ -99,7 +99,7 @@ static NATIVE_INLINE void products(float *restrict out, const float *restrict pi
                                    const float *restrict other, int n, int count, int stride,
                                    int upper_alone) {
   for (int m = 0; m < n; m += CHAINS)
-    for (int c = upper_alone ? m / LANES * LANES : 0; c < count; c += WIDTH) {
+    for (int c = upper_alone ? m / WIDTH * WIDTH : 0; c < count; c += WIDTH) {
       vector sums[CHAINS] = {{0}};
       for (int f = 0; f < CELLS; f++) {
         const vector values = load(other + f * count + c);
@@ -141,7 +141,7 @@ static NATIVE_INLINE void solve(float *restrict system, float *restrict solved, 
   const int width = 2 * count;
   for (int i = 0; i < n; i++) {
     float *restrict row = system + i * width;
-    const int from = i / LANES * LANES;
+    const int from = i / WIDTH * WIDTH;
     subtract(row + from, system + i, width, solved + from, width, i, width - from);
     const float inverse = 1 / row[i];
     for (int l = from; l < width; l++) solved[i * width + l] = row[l] * inverse;
@@ -248,9 +248,14 @@ static NATIVE_INLINE void add_blocks(struct workspace *w, const struct layer_tas
 }
 
 static void filter_and_add(struct workspace *w, struct layer_task *t, int n, float sigma) {
-  const int count = (n + LANES - 1) / LANES * LANES;
-  filter_group(w, t, n, count, sigma);
-  add_blocks(w, t, n, count, 1 / (sigma * sigma));
+  const int count = (n + LANES - 1) / LANES * LANES, usual = 2 * LANES;
+  if (n == usual) { /* compiled with these sizes */
+    filter_group(w, t, usual, usual, sigma);
+    add_blocks(w, t, usual, usual, 1 / (sigma * sigma));
+  } else {
+    filter_group(w, t, n, count, sigma);
+    add_blocks(w, t, n, count, 1 / (sigma * sigma));
+  }
 }
 
 NATIVE_EXPORT int32_t NATIVE_NAME(native_grouped)(struct layer_task *t) {

@@ -11,6 +11,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
 #if defined(_WIN32)
 #define NATIVE_EXPORT __declspec(dllexport)
 #else
@@ -33,6 +37,7 @@ enum { WIDTH = 8 };
 enum { WIDTH = 4 };
 #endif
 typedef float vector __attribute__((vector_size(4 * WIDTH)));
+typedef int32_t integers __attribute__((vector_size(4 * WIDTH))); /* comparisons: -1 where true */
 
 /* Four values of two vectors of four, by their numbers, 0 to 7. */
 #if defined(__clang__)
@@ -49,6 +54,19 @@ static NATIVE_INLINE vector load(const float *from) {
 }
 
 static NATIVE_INLINE void store(float *to, vector values) { memcpy(to, &values, sizeof values); }
+
+/* Whether a lane is not 0; all its bits are 1, then. */
+static NATIVE_INLINE int is_any(integers lanes) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask((__m512i)lanes, (__m512i)lanes) != 0;
+#elif defined(__AVX__)
+  return _mm256_movemask_ps((__m256)lanes) != 0;
+#else
+  int32_t any = 0;
+  for (int l = 0; l < WIDTH; l++) any |= lanes[l];
+  return any != 0;
+#endif
+}
 
 enum native_status { NATIVE_DONE = 0, NATIVE_BAD_ARGUMENT = 1, NATIVE_NO_MEMORY = 2, NATIVE_BAD_STREAM = 3 };
 

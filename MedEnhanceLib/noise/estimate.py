@@ -146,6 +146,8 @@ class NoiseEstimate:
 
         Linear between cells and constant beyond the outer ones.
         """
+        if self.sigma.shape == self.shape:
+            return self.sigma[slices].copy()
         k, j, i = self.places
         return interpolated(self.sigma, (k[slices], j, i))
 

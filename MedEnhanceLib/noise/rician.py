@@ -8,15 +8,11 @@ Source: Koay & Basser, J. Magn. Reson. 179 (2006) 317; the ramp towards air is o
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Floats
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats
 from MedEnhanceLib.noise.tissue_blocks import AIR_MEAN
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # Chosen by hand; no table isolates it. Measured as a whole by Benchmarks/denoising.py.
 #: Means in σ: above the first the mean is inverted; from the second up to it, where the inverse is
@@ -24,6 +20,8 @@ if TYPE_CHECKING:
 _RAMP_END, _RAMP_START = 1.7, 1.2
 #: Range of the table in σ, and its entries for each σ; beyond, a series is used.
 _FAR, _PER_SIGMA = 8.0, 64
+#: Angles of half a circle over which its means are summed, exact to rounding.
+_ANGLES = 64
 
 
 def rician_noise(voxels: Array, sigma: float, rng: np.random.Generator) -> Floats:
@@ -45,46 +43,36 @@ def rician_noise(voxels: Array, sigma: float, rng: np.random.Generator) -> Float
     return np.hypot(real, imaginary, out=real)
 
 
-def amplitude(mean: Tensor, sigma: Tensor) -> Tensor:
+def amplitude(mean: Floats, sigma: Floats) -> Floats:
     """Return the noise-free magnitudes of Rician means, for a known σ > 0 of each channel.
 
-    mean, sigma: float32 on the CPU; shapes broadcast. Negative means are returned unchanged.
+    mean, sigma: float32; shapes broadcast. Negative means are returned unchanged.
     """
-    import torch
-
     ratio, table = mean / sigma, _inverse_table()
-    place = (ratio * _PER_SIGMA).clamp(0, len(table) - 1)
-    below = place.nan_to_num().long().clamp_max(len(table) - 2)  # NaN stays NaN
-    near = table[below] + (place - below) * (table[below + 1] - table[below])
-    truth = torch.where(ratio < _FAR, near, ratio - 0.5 / ratio.clamp_min(1.0))
-    return torch.where(mean > 0, sigma * truth, mean)
+    place = np.clip(ratio * np.float32(_PER_SIGMA), 0, np.float32(len(table) - 1))
+    below = np.minimum(np.nan_to_num(place).astype(np.int64), len(table) - 2)  # NaN stays NaN
+    near = table[below] + (place - below.astype(np.float32)) * (table[below + 1] - table[below])
+    far = ratio - np.float32(0.5) / np.maximum(ratio, np.float32(1))
+    truth = np.where(ratio < _FAR, near, far)
+    return np.where(mean > 0, sigma * truth, mean)
 
 
-def mean_magnitude(amplitude: Tensor, sigma: Tensor) -> Tensor:
-    """Return the Rician mean of magnitudes, the inverse of `amplitude`; shapes broadcast."""
-    return sigma * _mean_of(amplitude / sigma)
-
-
-def _mean_of(amplitude: Tensor) -> Tensor:
-    """Compute the mean of Rician values, σ = 1."""
-    import torch
-
-    quarter = amplitude.square() / 4
-    mean: Tensor = AIR_MEAN * (
-        (1 + 2 * quarter) * torch.special.i0e(quarter) + 2 * quarter * torch.special.i1e(quarter)
-    )
-    return mean
+def _means_of(amplitudes: Doubles) -> Doubles:
+    """Compute the means of Rician values, σ = 1: Bessel functions, as integrals over the angle."""
+    quarter = amplitudes[:, None] ** 2 / 4
+    cosine = np.cos((np.arange(_ANGLES) + 0.5) * np.pi / _ANGLES)
+    values = np.exp(quarter * (cosine - 1)) * (1 + 2 * quarter * (1 + cosine))
+    means: Doubles = AIR_MEAN * values.mean(1)
+    return means
 
 
 @cache
-def _inverse_table() -> Tensor:
+def _inverse_table() -> Floats:
     """Tabulate amplitudes for the means 0, 1/_PER_SIGMA, …, _FAR; σ = 1."""
-    import torch
-
-    amplitudes = torch.linspace(0, 2 * _FAR, 20_001, dtype=torch.float64)
-    means = _mean_of(amplitudes)
-    places = torch.arange(int(_FAR * _PER_SIGMA) + 1, dtype=torch.float64) / _PER_SIGMA
-    inverse = amplitudes[torch.searchsorted(means, places).clamp_max(len(means) - 1)]
+    amplitudes = np.linspace(0, 2 * _FAR, 20_001)
+    means = _means_of(amplitudes)
+    places = np.arange(int(_FAR * _PER_SIGMA) + 1) / _PER_SIGMA
+    inverse = amplitudes[np.minimum(np.searchsorted(means, places), len(means) - 1)]
     end = inverse[int(_RAMP_END * _PER_SIGMA)]
     ramp = end * (places - _RAMP_START) / (int(_RAMP_END * _PER_SIGMA) / _PER_SIGMA - _RAMP_START)
-    return torch.where(places < _RAMP_END, ramp.clamp_min(0), inverse).float()
+    return np.where(places < _RAMP_END, np.maximum(ramp, 0), inverse).astype(np.float32)

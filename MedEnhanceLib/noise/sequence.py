@@ -209,7 +209,8 @@ def measure_frames(
     modality, spacing = sequence[0].modality, sequence[0].geometry.spacing
     is_absolute = profile_of(modality).is_absolute
     frames = [frame.voxels for frame in sequence]
-    mean = _mean(frames)
+    numbers = np.unique(np.linspace(0, len(frames) - 1, _FRAMES).round().astype(int))
+    mean = mean_of([frames[number] for number in numbers])
     tissue = mean > least_of_tissue(mean, modality)
     if tissue.sum() < _FEW:
         return None
@@ -290,13 +291,12 @@ def _still(alike: Sequence[_Pair], *, is_few: bool) -> list[_Pair]:
     return still[: len(still) - (len(still) + 1) % 2]
 
 
-def _mean(frames: Sequence[Array]) -> Floats:
-    """Average some frames, spread evenly."""
-    numbers = np.unique(np.linspace(0, len(frames) - 1, _FRAMES).round().astype(int))
+def mean_of(frames: Sequence[Array]) -> Floats:
+    """Average frames, [K, J, I]."""
     mean = np.zeros(frames[0].shape, np.float32)
-    for number in numbers:
-        mean += np.asarray(frames[number], np.float32) / np.float32(len(numbers))
-        let_go(frames[number])
+    for frame in frames:
+        mean += np.asarray(frame, np.float32) / np.float32(len(frames))
+        let_go(frame)
     return mean
 
 

@@ -1,14 +1,17 @@
-"""Choice of the device that a network runs on, with the reason."""
+"""The devices of this machine, and the choice of the one that a network runs on."""
 
 from __future__ import annotations
 
+import platform
 import shutil
-from dataclasses import dataclass
+import sys
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.runtime.dependencies import imported, require
+from MedEnhanceLib.runtime.dependencies import imported, is_intel_mac, require
 from MedEnhanceLib.runtime.text import reason_of
 
 #: Words of a plain RuntimeError of libraries that ran out of memory, in lower case. cuDNN finds
@@ -61,15 +64,15 @@ def choose_device(requested: str = "auto") -> DeviceChoice:
     """Choose the device to use, with the reason for users.
 
     requested: "cpu", "cuda", "cuda:N", "mps", or "auto" for CUDA, then MPS, then the CPU.
+    PyTorch is asked, except for the CPU, and where it could find no card.
     Raises ConfigError where it is unknown or not available; there is no fallback.
     """
-    torch = require("torch", purpose="Running a model")
     if requested == "auto":
-        return _automatic(torch)
+        return _automatic()
     kind, _, number = requested.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
         raise ConfigError(f"unknown device {requested!r}", f"Use {DEVICES}.")
-    if fault := fault_of(requested):
+    if kind != "cpu" and (fault := fault_of(requested)):
         raise ConfigError(
             f"the device {requested!r} cannot be used: {fault}",
             "Use auto, which takes the best one there is (see medenhance doctor), or install a "
@@ -78,23 +81,47 @@ def choose_device(requested: str = "auto") -> DeviceChoice:
     return DeviceChoice(requested, "chosen by the user")
 
 
-def _automatic(torch: Any) -> DeviceChoice:
-    if torch.cuda.is_available():
+def _automatic() -> DeviceChoice:
+    torch: Any = imported("torch")
+    if torch is None and needs_torch("auto"):
+        torch = require("torch", purpose="Running a model")
+    if torch and torch.cuda.is_available():
         name = torch.cuda.get_device_name(0)
         fault = fault_of("cuda")
         if not fault:
             return DeviceChoice("cuda", f"CUDA device {name}")
         reason = f"{name} cannot be used: {fault}"
-    elif not has_nvidia_driver():
+    elif not torch or not has_nvidia_driver():
         reason = "no graphics card that PyTorch can use"
     elif torch.version.cuda:
         reason = "PyTorch cannot use the NVIDIA GPU here (driver too old, or in use)"
     else:
         reason = "an NVIDIA GPU is present, but this PyTorch is built for the CPU only"
-    if torch.backends.mps.is_available():
+    if torch and torch.backends.mps.is_available():
         return DeviceChoice("mps", "Apple GPU (MPS)")
-    count = torch.get_num_threads()
+    from MedEnhanceLib.runtime.machine import cpu_threads  # help texts need it as little as ctypes
+
+    count = cpu_threads()
     return DeviceChoice("cpu", f"{reason}; {count} thread{'s' * (count > 1)} of the CPU")
+
+
+def needs_torch(requested: str) -> bool:
+    """Return whether PyTorch is asked for a device: not for the CPU, nor if it could find no card.
+
+    It could with a driver of NVIDIA or AMD, or a GPU of Apple. NVIDIA's library, which it needs, is
+    there in containers, in WSL and on Windows too.
+    """
+    if requested != "auto":
+        return requested != "cpu"
+    if sys.platform == "darwin":
+        return not is_intel_mac()
+    import ctypes
+
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return has_nvidia_driver() or Path("/dev/kfd").exists()
+    return True
 
 
 def has_nvidia_driver() -> bool:
@@ -142,3 +169,31 @@ def release_memory(device: str) -> None:
         torch.cuda.empty_cache()
     elif device.startswith("mps") and torch.backends.mps.is_available():
         torch.mps.empty_cache()
+
+
+def compute() -> dict[str, Any]:
+    """Return the devices that models can run on.
+
+    "devices": CUDA devices with their memory in bytes and why they cannot be used ("fault"), MPS,
+    and the CPU, which is always there. "choice": the device of "auto" with its reason; "none"
+    without PyTorch.
+    """
+    devices, torch = list[dict[str, Any]](), None
+    reason = "PyTorch is not installed; enhancing and segmenting need it, compressing does not"
+    choice = {"name": "none", "reason": reason}
+    try:
+        if find_spec("torch") is not None:
+            choice = asdict(choose_device("auto"))
+            torch = imported("torch")  # unless it could find no card
+    except Exception as cause:  # noqa: BLE001 - a broken driver must not hide the rest
+        fault = f"PyTorch is installed, but cannot be used: {cause}"
+        choice["reason"] = getattr(cause, "message", fault)
+    if torch and choice["name"] != "none":
+        for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+            name, (free, total) = f"cuda:{index}", torch.cuda.mem_get_info(index)
+            row = {"name": name, "what": torch.cuda.get_device_name(index), "total": total}
+            devices.append(row | {"free": free, "fault": fault_of(name)})
+        if torch.backends.mps.is_available():
+            devices.append({"name": "mps", "what": "Apple GPU", "total": None, "free": None})
+    cpu = {"name": "cpu", "what": platform.processor() or platform.machine()}
+    return {"devices": [*devices, cpu | {"total": None, "free": None}], "choice": choice}

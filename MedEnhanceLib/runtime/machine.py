@@ -1,24 +1,20 @@
-"""Resources of this machine: devices, memory, disk, threads, priority."""
+"""Resources of this machine: memory, threads, priority."""
 
 from __future__ import annotations
 
 import math
 import os
-import platform
 import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.runtime.dependencies import imported, require
-from MedEnhanceLib.runtime.device import choose_device, fault_of
 from MedEnhanceLib.runtime.shared_setting import Restore, SharedSetting, computed_once
 
 Outcome = TypeVar("Outcome")
@@ -110,34 +106,6 @@ class Pool(ThreadPoolExecutor):
     ) -> Future[Outcome]:
         """Have a thread call the function."""
         return super().submit(blas_on_one_thread(function), *args, **options)
-
-
-def compute() -> dict[str, Any]:
-    """Return the devices that models can run on.
-
-    "devices": CUDA devices with their memory in bytes and why they cannot be used ("fault"), MPS,
-    and the CPU, which is always there. "choice": the device of "auto" with its reason; "none"
-    without PyTorch.
-    """
-    devices: list[dict[str, Any]] = []
-    reason = "PyTorch is not installed; enhancing and segmenting need it, compressing does not"
-    choice = {"name": "none", "reason": reason}
-    try:
-        if find_spec("torch") is not None:
-            torch = require("torch", purpose="Running a model")
-            choice = asdict(choose_device("auto"))
-    except Exception as cause:  # noqa: BLE001 - a broken driver must not hide the rest
-        fault = f"PyTorch is installed, but cannot be used: {cause}"
-        choice["reason"] = getattr(cause, "message", fault)
-    if choice["name"] != "none":
-        for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-            name, (free, total) = f"cuda:{index}", torch.cuda.mem_get_info(index)
-            row = {"name": name, "what": torch.cuda.get_device_name(index), "total": total}
-            devices.append(row | {"free": free, "fault": fault_of(name)})
-        if torch.backends.mps.is_available():
-            devices.append({"name": "mps", "what": "Apple GPU", "total": None, "free": None})
-    cpu = {"name": "cpu", "what": platform.processor() or platform.machine()}
-    return {"devices": [*devices, cpu | {"total": None, "free": None}], "choice": choice}
 
 
 def cpu_threads() -> int:

@@ -124,14 +124,17 @@ def run(
     measure(name, options, made, gates_of, seeds=seeds)
 
 
-def in_child(child: Callable[..., Any], *words: str, threads: int | None = None) -> Any:
+def in_child(
+    child: Callable[..., Any], *words: str, threads: int | None = None, **variables: str
+) -> Any:
     """What `child` gives for some words, in a process of its own; of a quick run in this one.
 
-    child: of a script, which hands it to `run`. threads: of each library.
+    child: of a script, which hands it to `run`. threads: of each library. variables: of its
+    environment.
     """
     if QUICK:
         return child(*words)
-    environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    environment = os.environ | variables | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     command = [sys.executable, inspect.getfile(child), "--child", *words]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if process.returncode:

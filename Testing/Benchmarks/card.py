@@ -1,11 +1,12 @@
 """What a CUDA device has to show: everything that the pretended one of the tests cannot.
 
-    python Testing/Benchmarks/card.py                    about five minutes
-    python Testing/Benchmarks/card.py --only facts agreement filter warm
+    python Testing/Benchmarks/card.py                    a quarter of an hour at most
+    python Testing/Benchmarks/card.py --only facts warm preview agreement labels
 
-The second line has what concerns enhancing: whether the card gives what the CPU gives, seconds and
-peak memory for 512 × 512 × 300. Rows are kept as soon as they are measured: what was cut off goes
-on with those that are missing. Without a device nothing is measured.
+The second line has what concerns enhancing: seconds and peak memory for 512 × 512 × 300, a preview,
+whether the card gives what the CPU gives, labels. Rows are kept as soon as they are measured: what
+was cut off goes on with those that are missing. Without a device nothing is measured.
+Testing/PretendedCuda tries the script with small volumes (`--quick`) where there is no card.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from _common import Part, Row, run
-from speed import tiled_ct
+from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_most, run
+from _speed_volumes import thick_head, tiled_ct
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.filters.block_matching import CT_ROUNDS, BlockMatchingFilter, engine_for
-from MedEnhanceLib.hqg import EnhanceConfig, enhance
+from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance
 from MedEnhanceLib.learning import precision
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
@@ -33,8 +34,10 @@ from MedEnhanceLib.training.spg.config import DistillConfig
 from MedEnhanceLib.training.spg.matching import PatientLoop, Raw
 from MedEnhanceLib.training.spg.prepare import Brick, Prior
 
-#: Rows and columns where the CPU computes the same.
-_SIDE = 256
+#: Rows and columns where the CPU computes the same, and slices of the CT.
+_SIDE, _SLICES = 256, 8 if QUICK else 300
+#: Most seconds for that CT of 512 × 512.
+_MOST_S = 5.0
 
 
 def parts(options: Namespace) -> Iterator[Part]:
@@ -44,7 +47,14 @@ def parts(options: Namespace) -> Iterator[Part]:
         return
     device = "cuda" if options.device == "cpu" else options.device
     for name, measured in ROWS.items():
-        yield name, partial(_tried, name, measured, device)
+        if not (QUICK and name in LEARNS):
+            yield name, partial(_tried, name, measured, device)
+
+
+def gates_of(rows: list[Row]) -> Iterator[Gate]:
+    """Judge the time of a CT."""
+    seconds = next((row.get("wall_s") for row in rows if row["row"] == "warm"), None)
+    yield at_most("CT of 512 × 512 × 300 on a card, s", seconds, _MOST_S)
 
 
 def _tried(name: str, measured: Callable[[str], Row], device: str) -> list[Row]:
@@ -63,6 +73,7 @@ def facts(device: str) -> Row:
         "total_gib": round(total / 2**30, 2),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
+        "volumes": "real" if (SHARED_DATA / "ct/abdomen/CT.nii.gz").is_file() else "phantoms",
     }
 
 
@@ -88,8 +99,7 @@ def agreement(device: str) -> Row:
 
 def networks_agreement(device: str) -> Row:
     """Thin slices and tissue of the template, on the card against the CPU."""
-    head = me.load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
-    head = head.crop(slice(60, 108), slice(50, 178), slice(30, 158))
+    head = _template().crop(slice(60, 108), slice(50, 178), slice(30, 158))
     i_mm, j_mm, k_mm = head.geometry.spacing
     thick = replace(
         head,
@@ -110,7 +120,7 @@ def networks_agreement(device: str) -> Row:
 
 def filter_agreement(device: str) -> Row:
     """The filter of the card against the CPU, and the time of each."""
-    noisy = _ct(64).voxels
+    noisy = _ct(min(64, _SLICES)).voxels
     level = np.broadcast_to(np.float32(20), noisy.shape)
     row: Row = {}
     results = []
@@ -128,12 +138,43 @@ def filter_agreement(device: str) -> Row:
 def warm(device: str) -> Row:
     """The second of two enhancements: wall and host time, peak of memory."""
     config = EnhanceConfig(model="ct", device=device)
-    enhance(tiled_ct(40), config)
-    volume = tiled_ct(300)
+    enhance(tiled_ct(min(40, _SLICES)), config)
+    volume = tiled_ct(_SLICES)
     torch.cuda.reset_peak_memory_stats(device)
     _, wall, cpu = _timed(lambda: enhance(volume, config), device)
     peak = torch.cuda.max_memory_allocated(device) / 2**30
     return {"wall_s": round(wall, 3), "host_s": round(cpu, 3), "peak_gib": round(peak, 2)}
+
+
+def preview(device: str) -> Row:
+    """A slice of that CT, the first one and another: the noise is measured before the first."""
+    volume, config = tiled_ct(_SLICES), EnhanceConfig(model="ct", device=device)
+    kept, row = VolumeCache(), dict[str, Any]()
+    for name, z in (("first_s", _SLICES // 2), ("next_s", _SLICES // 3)):
+        work = partial(enhance, volume, config, slices=(z, z + 1), cache=kept)
+        row[name] = round(_timed(work, device)[1], 3)
+    return row
+
+
+def labels(device: str) -> Row:
+    """The template with noise, enhanced and labeled in one call; the second of two."""
+    head = _template()
+    noise = np.random.default_rng(0).normal(0, 0.05 * head.voxels.max(), head.shape)
+    head = replace(head, voxels=np.abs(head.voxels + noise).astype(np.float32))
+    if QUICK:
+        head = head.crop(slice(70, 86), slice(90, 122), slice(70, 102))
+    work = partial(me.enhance, head, model="mr", segment=True, device=device)
+    work()
+    result, wall, cpu = _timed(work, device)
+    structures = len(np.unique(result.segmentation.volume.voxels)) - 1
+    return {"wall_s": round(wall, 3), "host_s": round(cpu, 3), "structures": structures}
+
+
+def thin(device: str) -> Row:
+    """Thin slices of a head, 256 × 256 × 40 to 160, with what its network learns from it first."""
+    thick = thick_head(4)
+    _, wall, cpu = _timed(lambda: me.enhance(thick, task="slices", device=device), device)
+    return {"wall_s": round(wall, 3), "host_s": round(cpu, 3)}
 
 
 @precision.without_tf32
@@ -160,6 +201,10 @@ def _timed(work: Callable[[], Any], device: str) -> tuple[Any, float, float]:
     return result, time.monotonic() - wall, time.process_time() - cpu
 
 
+def _template() -> Any:
+    return me.load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
+
+
 def _ct(slices: int) -> Any:
     return tiled_ct(slices).crop(slice(None), slice(0, _SIDE), slice(0, _SIDE))
 
@@ -167,13 +212,18 @@ def _ct(slices: int) -> Any:
 #: What is measured, the most important first.
 ROWS: dict[str, Callable[[str], Row]] = {
     "facts": facts,
-    "agreement": agreement,
-    "networks": networks_agreement,
-    "filter": filter_agreement,
     "warm": warm,
+    "preview": preview,
+    "agreement": agreement,
+    "labels": labels,
+    "filter": filter_agreement,
+    "thin": thin,
+    "networks": networks_agreement,
     "distill": distill,
 }
+#: Those in which something is learned first, which a quick run leaves out.
+LEARNS = ("thin", "networks", "distill")
 
 
 if __name__ == "__main__":
-    run("card", __doc__, parts)
+    run("card", __doc__, parts, gates_of)

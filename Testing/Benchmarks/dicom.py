@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from _common import QUICK, REPOSITORY, Part, Row, in_child, run, timed
-from speed import tiled_ct
+from _speed_volumes import tiled_ct
 
 _FILES, _SERIES, _SLICES = (40, 4, 4) if QUICK else (10_000, 20, 300)
 _TRIES = 1 if QUICK else 3

@@ -29,7 +29,8 @@ import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg.bundle import open_enhancer
+from MedEnhanceLib.hqg.bundle import set_weights
+from MedEnhanceLib.hqg.groups import network_of
 from MedEnhanceLib.hqg.slices.planes import Sampler
 from MedEnhanceLib.hqg.slices.slice_network import open_network
 from MedEnhanceLib.runtime.progress import Monitor
@@ -147,7 +148,7 @@ def _enhancer(source: Path, arm: str, fields: Row, out: Path) -> list[float]:
     # What a training is validated on does not change it.
     fields |= {"validated": 1, "high_quality": []}
     config = TrainConfig.from_json(fields | {pool: [PATTERN]})
-    network = open_enhancer(read_bundle(train(config, source, out)))
+    network = network_of(set_weights(read_bundle(train(config, source, out))))
     gains = []
     for patterns in _tested(modality):
         # What is measured on has the noise and the places of every arm.

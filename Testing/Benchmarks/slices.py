@@ -61,7 +61,7 @@ def restored(
     noise = removal_of(estimate, reference.modality).noise.level / 1000
     planes = Planes(slices.astype(np.float16), (stack.spacing_mm, *across))
     if not QUICK:
-        network = steps.tuned(
+        network, _ = steps.tuned(
             network,
             planes,
             stack,

@@ -354,7 +354,7 @@ def test_the_examples_of_a_page_run(
     quick_labels: None,
 ) -> None:
     # What is learned from the slices of a volume is tested in hqg/test_slices.py.
-    monkeypatch.setattr("MedEnhanceLib.hqg.slices.steps.tuning_steps", lambda _: 4)
+    monkeypatch.setattr("MedEnhanceLib.hqg.slices.steps.TUNING_STEPS", 4)
     names = run_blocks(ROOT / page, _READERS[page](desk))
     if page != "README.md":
         return

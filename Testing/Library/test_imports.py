@@ -100,6 +100,38 @@ def test_importing_loads_nothing_heavy(imports: str, not_loaded: set[str]) -> No
     assert not not_loaded & set(loaded)
 
 
+_WITHOUT_TORCH = """
+import contextlib, io, json, sys
+import MedEnhanceLib as me
+from MedEnhanceLib.cli.main import main
+from MedEnhanceLib.jobs import JobSpec, run_job
+loaded, out = {}, sys.argv[1]
+for modality, source in zip(("MR", "CT"), sys.argv[2:]):
+    enhance = f"enhance {source} {out}/{modality}.nrrd --device cpu --uncertainty"
+    for words in (f"noise {source}", enhance):
+        with contextlib.redirect_stdout(io.StringIO()):
+            assert main([*words.split(), "--modality", modality]) == 0, words
+        loaded[words] = "torch" in sys.modules
+    part = {"slices": (2, 3), "rows": (10, 40), "columns": (20, 50), "config": {"device": "cpu"}}
+    job = {"input": source, "modality": modality, "output": f"{out}/{modality}-part.nrrd", **part}
+    assert run_job(JobSpec("enhance", job))["measured"]["noise"]["share_removed"] > 0
+    loaded[f"preview of {source}"] = "torch" in sys.modules
+print(json.dumps(loaded))
+"""
+
+
+def test_noise_previews_and_enhancement_on_the_cpu_do_without_torch(tmp_path: Path) -> None:
+    sources = [tmp_path / "mr.nrrd", tmp_path / "ct.nrrd"]
+    checks = 1 + np.indices((6, 64, 64)).sum(0) // 12 % 2
+    real, other = np.random.default_rng(0).normal(0, 0.3, (2, *checks.shape))
+    for source, values in zip(
+        sources, (np.hypot(checks + real, other), checks + real), strict=True
+    ):
+        io.save(Volume((500 * values).astype(np.int16)), source)
+    loaded = _python(_WITHOUT_TORCH, str(tmp_path), *map(str, sources))
+    assert len(loaded) == 6 and not any(loaded.values()), loaded
+
+
 _WITHOUT_TRAINING = """
 import contextlib, io, json, sys
 class Refuse:
@@ -163,7 +195,8 @@ print(json.dumps([report.open, gradient.tolist()]))
 #: Call → the package that it misses, and what for.
 _MISSING = {
     "me.load(path)": ("nibabel", "Reading"),
-    "me.enhance(volume)": ("torch", "Enhancing"),
+    "me.enhance(volume)": ("safetensors", "Opening"),
+    "me.segment(volume, force_segmenter=True)": ("torch", "Segmenting"),
     "me.load(path, progress=True)": ("tqdm", "progress bar"),
     "me.train('hqg', 'smoke', '.', '.')": ("torch", "Training"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ LIBRARY = Path(__file__).resolve().parents[2]
 
 def test_without_torch_the_rest_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    found = machine.compute()
+    found = device.compute()
     assert [row["name"] for row in found["devices"]] == ["cpu"]
     assert found["choice"]["name"] == "none"
     assert found["choice"]["reason"].startswith("PyTorch is not installed")
@@ -55,16 +56,33 @@ def test_the_choice_has_a_reason(
         ),
         backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: mps)),
         version=SimpleNamespace(cuda=built),
-        get_num_threads=lambda: 2,
     )
     monkeypatch.setattr(device, "has_nvidia_driver", lambda: driver)
-    for module in (machine, device):
-        monkeypatch.setattr(module, "require", lambda *_, **__: torch)
-        monkeypatch.setattr(module, "fault_of", lambda _: "")
-    found = machine.compute()
+    for name_of_import in ("require", "imported"):
+        monkeypatch.setattr(device, name_of_import, lambda *_, **__: torch)
+    monkeypatch.setattr(device, "fault_of", lambda _: "")
+    found = device.compute()
     assert found["choice"]["name"] == name
     assert words in found["choice"]["reason"]
     assert found["devices"][-1]["name"] == "cpu"
+
+
+def test_pytorch_is_asked_only_where_it_could_find_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(_path: str) -> None:
+        if not is_there:
+            raise OSError
+
+    monkeypatch.setattr(device.sys, "platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    monkeypatch.setattr(device, "has_nvidia_driver", lambda: False)
+    monkeypatch.setattr(device.Path, "exists", lambda _path: False)
+    monkeypatch.setattr(device, "imported", lambda _module: None)
+    is_there = True
+    assert device.needs_torch("auto") and device.needs_torch("cuda:0")
+    is_there = False
+    assert not device.needs_torch("auto") and not device.needs_torch("cpu")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert [device.choose_device(name).name for name in ("auto", "cpu")] == ["cpu", "cpu"]
 
 
 @pytest.mark.skipif(not hasattr(os, "getpriority"), reason="Windows has classes")

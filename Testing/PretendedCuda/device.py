@@ -46,7 +46,7 @@ _PRODUCTS = {
 #: They give numbers, or as many values as a mask has.
 _WAITING = {
     aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default,
-    aten._unique2.default,
+    aten._unique2.default, aten.equal.default,
 }  # fmt: skip
 _INDEXING = {
     aten.index.Tensor, aten.index_put.default, aten.index_put_.default,
@@ -284,11 +284,13 @@ _PATCHES: dict[str, Any] = {
     "set_device": _set_device,
     "get_device_name": lambda device=None: "Pretended",
     "get_device_properties": lambda device=None: SimpleNamespace(
-        uuid=f"0000{cards.index(device)}", major=9
+        uuid=f"0000{cards.index(device)}", major=9, name="Pretended"
     ),
     "get_device_capability": lambda device=None: (9, 0),
     "mem_get_info": lambda device=None: (cards.free[cards.index(device)], MEMORY),
     "empty_cache": _release,
+    "reset_peak_memory_stats": lambda device=None: None,
+    "max_memory_allocated": lambda device=None: 0,
     "synchronize": lambda device=None: None,
     "manual_seed": lambda seed: None,
     "manual_seed_all": lambda seed: None,

@@ -16,8 +16,7 @@ from MedEnhanceLib.jobs.job import JobSpec, run_job
 from MedEnhanceLib.learning import precision
 from MedEnhanceLib.learning.checkpoint import Checkpoint
 from MedEnhanceLib.learning.precision import without_tf32
-from MedEnhanceLib.runtime import machine
-from MedEnhanceLib.runtime.device import choose_device
+from MedEnhanceLib.runtime.device import choose_device, compute
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import principal_axes
 
 
@@ -65,7 +64,7 @@ def test_every_run_on_a_card_is_without_tf32(run: str, monkeypatch: pytest.Monke
 def test_auto_leaves_a_card_without_kernels_alone_and_says_why(cards) -> None:
     assert choose_device("auto").name == "cuda"
     cards.free[0] = MEMORY // 2
-    found = machine.compute()
+    found = compute()
     card, other, _cpu = found["devices"]
     assert (card["name"], card["free"], card["total"]) == ("cuda:0", MEMORY // 2, MEMORY)
     assert not card["fault"] + other["fault"]
@@ -76,7 +75,7 @@ def test_auto_leaves_a_card_without_kernels_alone_and_says_why(cards) -> None:
     with pytest.raises(ConfigError, match="no kernel image"):
         choose_device("cuda")
     assert choose_device("cuda:1").name == "cuda:1"
-    found = machine.compute()
+    found = compute()
     assert "no kernel image" in found["devices"][0]["fault"]
     assert "Pretended cannot be used" in found["choice"]["reason"]
 

@@ -56,12 +56,14 @@ class Planes:
         spacing_mm: along N, H, W.
         clean: [N, H, W], the pixels with less of their noise; None where nothing is removed.
         removed: standard deviation of what is removed, over that of the noise.
+        shown: numbers of the planes that patches show; None: all.
     """
 
     pixels: npt.NDArray[np.float16]
     spacing_mm: tuple[float, float, float]
     clean: npt.NDArray[np.float16] | None = None
     removed: float = 1.0
+    shown: Sequence[int] | None = None
 
     @classmethod
     def of(
@@ -211,7 +213,8 @@ class Sampler:
         for _ in range(_TRIES):
             planes = volumes[int(rng.integers(len(volumes)))]
             bins = how.bins[int(rng.integers(len(how.bins)))]
-            middle = int(rng.integers(len(planes.pixels)))
+            shown = range(len(planes.pixels)) if planes.shown is None else planes.shown
+            middle = shown[int(rng.integers(len(shown)))]
             step = _STEPS[rng.integers(len(_STEPS))] * int(rng.choice((-1, 1)))
             last = len(planes.pixels) - 1
             image = planes.pixels[np.clip((middle - step, middle, middle + step, middle), 0, last)]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from MedEnhanceLib import native
 from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import ModelWarning, messages_of, model_warnings
@@ -31,13 +32,15 @@ from MedEnhanceLib.hqg.slices.planes import Planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
 from MedEnhanceLib.hqg.slices.slice_network import SliceNet, StackMaps, open_network, restore_planes
 from MedEnhanceLib.hqg.slices.slice_plan import SlicePlan, plan_slices
-from MedEnhanceLib.hqg.slices.steps import tuned, tuning_steps
+from MedEnhanceLib.hqg.slices.steps import TUNING_STEPS, Tuned, tuned
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.learning.intensity import Scaling, scaling_for
 from MedEnhanceLib.learning.precision import move, without_tf32
 from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.device import choose_device
+from MedEnhanceLib.runtime.machine import cpu_threads
+from MedEnhanceLib.runtime.ordered import ordered_map
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.text import duration_text
 
@@ -84,10 +87,9 @@ def enhance_slices(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> E
     monitor.log(
         f"slices of {stack.thickness_mm:.3g} mm ({stack.shape}), {stack.spacing_mm:.3g} mm apart"
     )
-    monitor.log("learning from these slices first: minutes on a CPU, longer for large volumes")
     millions = volume.voxels.size / stack.thick * stack.thin / 1e6
     threads = torch.get_num_threads()
-    seconds = expected_seconds_of_slices(millions, tuning_steps(millions), threads=threads)
+    seconds = expected_seconds_of_slices(millions, TUNING_STEPS, threads=threads)
     text = (
         f"{stack.thin} thin slices take about {duration_text(seconds)} on a CPU without other work "
         f"({threads} thread{'s' if threads > 1 else ''})"
@@ -99,7 +101,7 @@ def enhance_slices(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> E
     move(network, choice.name)
     seen = volume.canonical().compact()
     frames = [_ThickFrame.of(seen.frame(number), plan) for number in whole]
-    network = frames[0].tuned(network, volume.modality, choice.name, monitor.part(0.0, 0.5))
+    network, tuning = frames[0].tuned(network, volume.modality, choice.name, monitor.part(0, 0.5))
     part = monitor.part(0.5, 1.0)
     pairs = [
         frame.restored(network, choice.name, part.part(n / len(frames), (n + 1) / len(frames)))
@@ -124,7 +126,7 @@ def enhance_slices(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> E
         device=choice.name,
         seconds=0.0,
         original=original,
-        measured={"slices": _facts_of(stack)},
+        measured={"slices": {**_facts_of(stack), **tuning}},
         warnings=warnings,
     )
     return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
@@ -175,8 +177,8 @@ class _ThickFrame:
         voxels = np.asarray(constant.neutral[:])
         return cls(plan, voxels, constant, scaling, level / scaling.scale)
 
-    def tuned(self, network: SliceNet, modality: str, device: str, monitor: Monitor) -> SliceNet:
-        """Train a network further on the slices themselves."""
+    def tuned(self, network: SliceNet, modality: str, device: str, monitor: Monitor) -> Tuned:
+        """Train a network further on the slices themselves; see `steps.tuned`."""
         stack, across_mm = self.plan.stack, self.plan.across_mm
         voxels = self.scaling.apply(self.voxels).astype(np.float16)
         return tuned(
@@ -260,6 +262,9 @@ def restore_array(
     limit = _COARSEST * max(stack.thin_mm, min(across_mm))
     axes = [axis for axis in (1, 2) if across_mm[axis - 1] <= limit]
     finished, total_planes = 0, sum(thick.shape[3 - axis] for axis in axes)
+    library = native.load() if device == "cpu" else None
+    compiled = None if library is None else network.compiled(library)
+    threads = cpu_threads() if device == "cpu" else 1
     for axis in axes:
         # Planes contain the thick axis and `axis`; the other axis numbers them.
         beside = 3 - axis
@@ -267,13 +272,19 @@ def restore_array(
         maps = on_device(StackMaps.of(stack, noise, sizes), device)
         thick_planes = np.moveaxis(thick, beside, 0)  # [N, K, W]
         thin_planes = np.moveaxis(total, beside, 0)  # [N, M, W]
-        at_once = max(1, _AT_ONCE // (stack.thin * thick_planes.shape[2]))
-        for part in parts_of(0, len(thick_planes), at_once):
-            around = np.clip(np.arange(part.start - 1, part.stop + 1), 0, len(thick_planes) - 1)
-            slices = torch.from_numpy(scaling.apply(thick_planes[around])).to(device)
+
+        def restored(part: slice, planes: Voxels = thick_planes, maps: StackMaps = maps) -> Floats:
+            around = np.clip(np.arange(part.start - 1, part.stop + 1), 0, len(planes) - 1)
+            slices = torch.from_numpy(scaling.apply(planes[around])).to(device)
             with torch.inference_mode():
-                planes = restore_planes(network, slices.unfold(0, 3, 1).movedim(-1, 1), maps)
-            thin_planes[part] += planes.cpu().numpy() / np.float32(len(axes))
-            finished += len(around) - 2
+                near = slices.unfold(0, 3, 1).movedim(-1, 1)
+                return restore_planes(network, near, maps, compiled).cpu().numpy()
+
+        at_once = max(1, _AT_ONCE // (threads * stack.thin * thick_planes.shape[2]))
+        parts = list(parts_of(0, len(thick_planes), at_once))
+        results = ordered_map(restored, parts, threads=threads, monitor=monitor)
+        for part, planes in zip(parts, results, strict=True):
+            thin_planes[part] += planes / np.float32(len(axes))
+            finished += len(planes)
             monitor.progress(finished / total_planes, "restoring slices")
     return total

@@ -18,7 +18,9 @@ from MedEnhanceLib.runtime.locks import hold, remove_owned
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.jobs.batch_items import Item
+    from filelock import FileLock
+
+    from MedEnhanceLib.jobs.batch_items import Item, Shard
 
 #: Parameters that a batch sets for each volume.
 _ITS_OWN = ("input", "output", "series", "overwrite")
@@ -60,9 +62,25 @@ class BatchParams(Params):
     params: dict[str, Any] = option(
         factory=dict, help="parameters of the task, without input and output", flag=None
     )
+    shard: str | None = option(
+        None,
+        help="process the I-th of N parts of the volumes; other commands, with the same INPUT and "
+        "--out, process the others",
+        metavar="I/N",
+    )
+    retry_failed: bool = option(
+        False,
+        help="process only volumes in the rows of --out whose last job failed or was interrupted; "
+        "INPUT is not searched",
+    )
+    join: bool = option(
+        False,
+        help="run nothing: join the rows of all shards in --out to batch.csv, and count them",
+    )
     overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
     def __post_init__(self) -> None:
+        from MedEnhanceLib.jobs.batch_items import Shard
         from MedEnhanceLib.jobs.job import JOBS
 
         super().__post_init__()
@@ -72,6 +90,8 @@ class BatchParams(Params):
                     f"params has {name}", "The batch sets it for each volume: leave it out."
                 )
         check_fields(JOBS[self.task].params, self.params)
+        if self.shard is not None:
+            Shard.of(self.shard)
         if self.bids:
             if len(self.inputs) != 1 or self.makes_folders:
                 raise ConfigError(
@@ -97,22 +117,27 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     Raises Cancelled after a cancel (the next run skips finished volumes), OutputError while another
     batch writes to the folder.
     """
-    from MedEnhanceLib.jobs.batch_items import describe_derivatives
-    from MedEnhanceLib.jobs.batch_processes import run_in_processes
-    from MedEnhanceLib.jobs.batch_runs import Ledger, run_here, run_on_dask
+    from MedEnhanceLib.jobs.batch_items import Shard, describe_derivatives
+    from MedEnhanceLib.jobs.batch_ledger import Ledger
+    from MedEnhanceLib.jobs.batch_runs import run_here, run_in_processes, run_on_dask
 
     if params.scheduler:
         require("dask.distributed", purpose="batch --scheduler")
     monitor.progress(0.0, "finding the volumes")
     out, stated = Path(str(params.output)), dict(params.params)
-    items = _items_of(params, resolved(out), monitor)
+    shard = Shard.of(params.shard) if params.shard is not None else None
+    items = _items_of(params, resolved(out), shard, monitor)
+    if params.join:
+        ledger = Ledger(out, items, params.task, stated, overwrite=True)
+        return Result(ledger.finish() | {"open_shards": ledger.open_shards()})
     refuse_unwritable(out)
     make_folder(out)
-    with _locked(out):
+    with _locked(out, shard):
         if params.bids:
             stated.setdefault("modality", "MR")
             describe_derivatives(out)
-        ledger = Ledger(out, items, params.task, stated, overwrite=params.overwrite)
+        overwrite = params.overwrite
+        ledger = Ledger(out, items, params.task, stated, overwrite=overwrite, shard=shard)
         if params.scheduler:
             run_on_dask(ledger, params.scheduler, monitor)
         elif params.workers:
@@ -130,18 +155,20 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
+def _locked(out: Path, shard: Shard | None) -> Iterator[None]:
     """Refuse other batches in a folder: each would do the same volumes, and fail at the others'.
 
-    On a disk without locks, or without filelock, they are not noticed.
+    Other shards of the same number are let in. On a disk without locks, or without filelock,
+    others are not noticed.
     """
-    place, lock = make_folder(out / f"{PREFIX}batch"), None
+    place, lock = make_folder(out / f"{PREFIX}{shard.prefix if shard else ''}batch"), None
     try:
-        lock = hold(place)
+        lock = _hold_alone(place, shard)
         if lock is None:
             raise OutputError(
                 f"another batch is writing to {out}",
-                "Wait until it ends, or name another folder with --out.",
+                "Wait until it ends, or name another folder with --out. Only shards of one number "
+                "run at the same time.",
             )
     except DependencyError:
         pass
@@ -153,12 +180,29 @@ def _locked(out: Path) -> Iterator[None]:
         remove_owned(place, lock if lock and lock.is_locked else None)
 
 
-def _items_of(params: BatchParams, out: Path, monitor: Monitor) -> list[Item]:
+def _hold_alone(place: Path, shard: Shard | None) -> FileLock | None:
+    """Own a folder as `hold` does; None also while a batch runs that is divided otherwise."""
+    lock = hold(place)
+    for other in place.parent.glob(f"{PREFIX}*batch") if lock else ():
+        is_of_division = shard is not None and other.name.endswith(f"-of-{shard.count}.batch")
+        if other != place and not is_of_division:
+            abandoned = hold(other)
+            if abandoned is None:
+                remove_owned(place, lock)
+                return None
+            remove_owned(other, abandoned)
+    return lock
+
+
+def _items_of(params: BatchParams, out: Path, shard: Shard | None, monitor: Monitor) -> list[Item]:
     """List the volumes; raises OutputError if derived series would lie among their originals."""
     from MedEnhanceLib.jobs.batch_items import bids_items, gather
+    from MedEnhanceLib.jobs.batch_ledger import items_in
 
+    if params.retry_failed or params.join:
+        return items_in(out, params.task, shard, every=params.join)
     if params.bids:
-        return bids_items(resolved(Path(params.inputs[0])), out, params.task)
+        return bids_items(resolved(Path(params.inputs[0])), out, params.task, shard)
     # Derived series inside the tree of their sources would be sources of the next run.
     for folder in (resolved(Path(place)) for place in params.inputs if params.makes_folders):
         if folder.is_dir() and out.is_relative_to(folder):
@@ -167,5 +211,11 @@ def _items_of(params: BatchParams, out: Path, monitor: Monitor) -> list[Item]:
                 "Name a folder outside of it with --out.",
             )
     compresses = params.task == "compress"
-    ending = CONTAINER if compresses else "" if params.makes_folders else None
-    return gather(params.inputs, out, containers=not compresses, ending=ending, monitor=monitor)
+    return gather(
+        params.inputs,
+        out,
+        containers=not compresses,
+        ending=CONTAINER if compresses else "" if params.makes_folders else None,
+        monitor=monitor,
+        shard=shard,
+    )

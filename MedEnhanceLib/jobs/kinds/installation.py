@@ -19,7 +19,7 @@ from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.files import Result
-from MedEnhanceLib.runtime import machine
+from MedEnhanceLib.runtime import device, machine
 from MedEnhanceLib.runtime.dependencies import packages
 from MedEnhanceLib.runtime.installing import install
 from MedEnhanceLib.runtime.progress import Monitor, attend
@@ -90,7 +90,7 @@ def run_doctor(params: DoctorParams, monitor: Monitor) -> Result:
         "medenhance": __version__,
         "python": {"version": platform.python_version(), "executable": sys.executable},
         "native": native.describe(),
-        **machine.compute(),
+        **device.compute(),
         "cpu_threads": machine.cpu_threads(),
         "memory": machine.memory(),
         "disk": shutil.disk_usage(Path.home())._asdict() | {"path": str(Path.home())},

@@ -23,11 +23,12 @@ from MedEnhanceLib.degradation.lowdose import ELECTRONIC, low_dose_noise
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.filters.block_matching_run import Stage
-from MedEnhanceLib.hqg.groups import STEP, Places
+from MedEnhanceLib.hqg.config import STEP
+from MedEnhanceLib.hqg.groups import Places
 from MedEnhanceLib.learning.intensity import TISSUE
 from MedEnhanceLib.native import CELLS
 from MedEnhanceLib.noise.estimate import measure_noise
-from MedEnhanceLib.noise.rician import mean_magnitude
+from MedEnhanceLib.noise.tissue_blocks import AIR_MEAN
 from MedEnhanceLib.runtime.machine import Pool, cpu_threads
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.hqg.guide_crops import Guiding, draw_guide
@@ -360,11 +361,20 @@ def _drawn_noise(shape: tuple[int, ...], rng: np.random.Generator, *, least: flo
     imaginary = sigma * rng.standard_normal(shape, np.float32)
 
     def add(clean: Floats) -> _Acquired:
-        mean = mean_magnitude(torch.from_numpy(clean), torch.from_numpy(sigma)).numpy()
+        mean = _mean_magnitude(torch.from_numpy(clean), torch.from_numpy(sigma)).numpy()
         noisy = np.hypot(clean + real, imaginary)
         return _Acquired(noisy, mean, sigma, _WHITE, mean - clean)
 
     return add
+
+
+def _mean_magnitude(amplitude: Tensor, sigma: Tensor) -> Tensor:
+    """Return the Rician mean of magnitudes, the inverse of `noise.rician.amplitude`."""
+    quarter = (amplitude / sigma).square() / 4
+    mean: Tensor = AIR_MEAN * (
+        (1 + 2 * quarter) * torch.special.i0e(quarter) + 2 * quarter * torch.special.i1e(quarter)
+    )
+    return sigma * mean
 
 
 def _drawn_scan(

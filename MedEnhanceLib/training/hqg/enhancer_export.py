@@ -10,9 +10,9 @@ from typing import Any
 from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, training_record
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.modality import profile_of
-from MedEnhanceLib.hqg.bundle import set_network_tensors
-from MedEnhanceLib.hqg.groups import GuidedNetwork
-from MedEnhanceLib.hqg.view_network import VIEW_PREFIX, ViewNet
+from MedEnhanceLib.hqg.bundle import VIEW_PREFIX, set_weights
+from MedEnhanceLib.hqg.groups import GuidedNetwork, tensors_of
+from MedEnhanceLib.hqg.view_network import ViewNet
 from MedEnhanceLib.training.hqg.config import TrainConfig
 
 _LIMITS = (
@@ -118,7 +118,7 @@ def export_with_view(
         seconds: duration of the training.
         gain_db: of `view` over the filter, on slabs that no step saw.
     """
-    tensors = set_network_tensors(start)
+    tensors = tensors_of(set_weights(start))
     tensors |= {f"{VIEW_PREFIX}{name}": value for name, value in view.state_dict().items()}
     summary = f"From {start.name}: {config.steps} steps of the network that sees whole slices, "
     metadata: dict[str, Any] = {

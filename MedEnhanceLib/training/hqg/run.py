@@ -13,8 +13,8 @@ import torch
 
 from MedEnhanceLib.bundles.store import shipped_bundle
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.hqg.bundle import open_enhancer
-from MedEnhanceLib.hqg.groups import GuidedNetwork
+from MedEnhanceLib.hqg.bundle import set_weights
+from MedEnhanceLib.hqg.groups import GuidedNetwork, network_of
 from MedEnhanceLib.learning.precision import without_tf32
 from MedEnhanceLib.learning.training import begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
@@ -174,7 +174,7 @@ def _beside_shipped(
     after: gain of the network on each crop without a guide, dB.
     Returns dB: `shipped_gain_db`, `over_shipped_db` and its standard error.
     """
-    shipped = open_enhancer(shipped_bundle(config.modality.lower()))
+    shipped = network_of(set_weights(shipped_bundle(config.modality.lower())))
     shipped_crops = crops
     if shipped.config.blocks != config.network.blocks:
         shipped_config = replace(config, network=shipped.config)

@@ -18,8 +18,8 @@ from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.core.labels import LabeledFile
 from MedEnhanceLib.core.volume import Enhance
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.hqg.bundle import set_network_tensors
-from MedEnhanceLib.hqg.groups import GuidedNetwork, on_device
+from MedEnhanceLib.hqg.bundle import set_weights
+from MedEnhanceLib.hqg.groups import GuidedNetwork, on_device, tensors_of
 from MedEnhanceLib.learning.checkpoint import Stateful
 from MedEnhanceLib.learning.training import EMA, Learner
 from MedEnhanceLib.runtime.progress import Monitor
@@ -240,7 +240,7 @@ def _make_network(config: TrainConfig) -> tuple[GuidedNetwork, bool, Bundle | No
     if not config.start:
         return network, False, None
     start = open_bundle(config.start, kind="enhancer", modality=config.modality)
-    tensors = set_network_tensors(start)
+    tensors = tensors_of(set_weights(start))
     try:
         missing, unknown = network.load_state_dict(tensors, strict=False)
     except RuntimeError:

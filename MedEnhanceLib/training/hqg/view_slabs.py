@@ -20,7 +20,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.ct_scanner import CtScanner
 from MedEnhanceLib.hqg.denoise import Removal, denoise
 from MedEnhanceLib.hqg.denoisers import BlockMatching, Denoiser
-from MedEnhanceLib.hqg.view_network import NEIGHBORS
+from MedEnhanceLib.hqg.view_inputs import NEIGHBORS
 from MedEnhanceLib.noise.estimate import TRUSTED, NoiseEstimate, measure_noise
 from MedEnhanceLib.synthetic import synthetic_volume
 

@@ -12,9 +12,11 @@ from torch import Tensor
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.hqg.bundle import set_weights
 from MedEnhanceLib.hqg.groups import on_device
-from MedEnhanceLib.hqg.network_stage import SetNetwork, network_on
-from MedEnhanceLib.hqg.view_network import NEIGHBORS, ViewNet, open_view_network
+from MedEnhanceLib.hqg.network_stage import SetNetwork
+from MedEnhanceLib.hqg.view_inputs import NEIGHBORS
+from MedEnhanceLib.hqg.view_network import ViewNet, open_view_network
 from MedEnhanceLib.learning.precision import mixed_precision, move
 from MedEnhanceLib.learning.training import EMA, Learner
 from MedEnhanceLib.runtime.progress import Monitor
@@ -60,7 +62,7 @@ def train_view(config: TrainConfig, data: Path, out: Path, device: str, monitor:
         network.load_state_dict(open_view_network(start).state_dict())
     move(network, device)
     learner = Learner(network.train(), config.learning_rate, EMA)
-    first = SetNetwork(network=network_on(start, "cpu"))
+    first = SetNetwork(weights=set_weights(start))
     maker = SlabMaker(volumes, first, config.synthetic if volumes else 1.0, config.seed)
     pool: CropPool[LowDoseSlab] = CropPool(maker.make, config.crops, config.renewed_every)
     in_steps = monitor.part(0.03, 0.97)

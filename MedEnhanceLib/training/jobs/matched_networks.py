@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from MedEnhanceLib.core.arrays import Floats, Where
 from MedEnhanceLib.core.modality import profile_of
+from MedEnhanceLib.filters.torch_engine import gather_blocks
 from MedEnhanceLib.hqg.config import NetworkConfig, SliceNetConfig
-from MedEnhanceLib.hqg.groups import GuidedNetwork, coefficients, gather_blocks, on_device
+from MedEnhanceLib.hqg.groups import GuidedNetwork, coefficients, on_device
 from MedEnhanceLib.hqg.network import GroupNetwork
 from MedEnhanceLib.hqg.slices.planes import Thickening, grain
 from MedEnhanceLib.hqg.slices.slice_network import SliceNet, StackMaps

@@ -27,9 +27,10 @@ from MedEnhanceLib import hqg, io
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg import guide_choice
-from MedEnhanceLib.jobs import batch_runs
-from MedEnhanceLib.jobs.batch_items import Item, gather
-from MedEnhanceLib.jobs.batch_runs import Ledger, run_on_dask
+from MedEnhanceLib.jobs import batch_items, batch_runs
+from MedEnhanceLib.jobs.batch_items import Item, Shard, gather
+from MedEnhanceLib.jobs.batch_ledger import Ledger
+from MedEnhanceLib.jobs.batch_runs import run_on_dask
 from MedEnhanceLib.runtime.progress import Monitor
 
 
@@ -455,6 +456,25 @@ def test_a_cancel_is_not_held_up_by_a_dask_scheduler_that_does_not_answer(
     never.set()
 
 
+def test_a_dask_scheduler_is_asked_for_its_threads_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(batch_runs, "_POLL_SECONDS", 0.0)
+    asked, looks = list[int](), itertools.count()
+    client = SimpleNamespace(
+        status="running",
+        nthreads=lambda: asked.append(1) or {"tcp://w:1": 1},
+        map=lambda _, jobs, **__: [SimpleNamespace(done=lambda: next(looks) > 9) for _ in jobs],
+        gather=lambda ready, **_: {item: {"status": "done"} for item in ready},
+        close=lambda: None,
+    )
+    distributed = SimpleNamespace(Client=lambda *_, **__: client)
+    monkeypatch.setattr("MedEnhanceLib.jobs.batch_runs.require", lambda *_, **__: distributed)
+    items = [Item("a.nii", str(tmp_path / "a.ucv"))]
+    run_on_dask(Ledger(tmp_path, items, "compress", {}, overwrite=False), "tcp://s:1", Monitor())
+    assert (len(asked), next(looks)) == (1, 11)
+
+
 def test_no_cell_of_the_table_is_a_formula_and_each_row_is_one_line(tmp_path: Path) -> None:
     """Whatever the names of labels and files are; a second run knows the volume again."""
     source, output = tmp_path / "=a.nii", tmp_path / "out.nii"
@@ -490,6 +510,175 @@ def test_which_volumes_there_are_and_where_results_go(scans: Path) -> None:
         gathered(scans, ending=".ucv")
     with pytest.raises(ConfigError, match="no volumes were named"):
         gathered()
+
+
+def test_every_series_is_in_one_shard_which_alone_reads_its_folder(
+    ward: Path, scans: Path, make_series: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_series((2, 8, 9), folder=ward / "a" / "1.2.840", uid="1.2.3.7", prefix="x", Modality="MR")
+    choices, read = batch_items.choices, list[str]()
+
+    def listed(folder: Path, monitor: Monitor) -> Any:
+        read.append(folder.parent.name)
+        return choices(folder, monitor)
+
+    monkeypatch.setattr(batch_items, "choices", listed)
+
+    def gathered(*places: Path, shard: Shard | None = None) -> list[Item]:
+        named, out = [str(place) for place in places], ward / "out"
+        return gather(named, out, containers=True, ending=None, monitor=Monitor(), shard=shard)
+
+    whole = gathered(ward, scans)
+    assert len(whole) == 6
+    for count in (1, 2, 3, 9):
+        read.clear()
+        parts = [gathered(scans, ward, shard=Shard(n + 1, count)) for n in range(count)]
+        assert sorted(repr(item) for part in parts for item in part) == sorted(map(repr, whole))
+        assert sorted(read) == ["a", "b"]
+
+
+def test_parts_of_a_bids_dataset_and_their_sizes(tmp_path: Path) -> None:
+    names = [tmp_path / f"sub-{number:03}" / "anat" for number in range(300)]
+    for name in names:
+        name.mkdir(parents=True)
+        (name / f"{name.parent.name}_T1w.nii.gz").touch()
+    (tmp_path / "dataset_description.json").touch()
+    parts = [
+        batch_items.bids_items(tmp_path, tmp_path / "derivatives" / "a", "segment", Shard(n, 3))
+        for n in (1, 2, 3)
+    ]
+    assert len({item.source for part in parts for item in part}) == sum(map(len, parts)) == 300
+    assert all(75 < len(part) < 125 for part in parts)
+
+
+@pytest.fixture
+def shards(scans: Path) -> list[str]:
+    """Of three, those of a.nii.gz, b.nrrd and below/c.mha."""
+    items = [Path("a.nii.gz"), Path("b.nrrd"), Path("below/c.mha")]
+    return [next(str(Shard(n, 3)) for n in (1, 2, 3) if Shard(n, 3).has(item)) for item in items]
+
+
+@pytest.mark.usefixtures("networks")
+class TestShards:
+    def test_their_rows_are_joined_and_what_is_missing_is_said(
+        self, run: Callable, scans: Path, tmp_path: Path, shards: list[str]
+    ) -> None:
+        out, whole = tmp_path / "out", (scans / "b.nrrd").read_bytes()
+        (scans / "b.nrrd").write_bytes(whole[:300])
+        join = ("batch", "enhance", "--out", out, "--join")
+        assert run(*join).status == 3
+        first, *others = sorted(f"{n}/3" for n in (1, 2, 3) if f"{n}/3" != shards[1])
+        ran = run(*enhance(out, scans), "--shard", shards[1])
+        assert (ran.status, ran.out.splitlines()[-1].startswith(f"shard {shards[1]}: ")) == (
+            1,
+            True,
+        )
+        ran = run(*join)
+        assert ran.status == 1
+        assert f"shards to run (again): {first}, {others[0]}" in ran.out
+        for shard in (first, *others):
+            assert run(*enhance(out, scans), "--shard", shard).status == 0
+        assert not (out / "batch.jsonl").exists()
+        ran = run(*join)
+        assert (ran.status, "2 of 3 done" in ran.out, "shards to run" in ran.out) == (
+            1,
+            True,
+            False,
+        )
+        assert {name: row["status"] for name, row in table_of(out).items()} == {
+            "a.nii.gz": "done", "b.nrrd": "failed", "c.mha": "done",
+        }  # fmt: skip
+        (scans / "b.nrrd").write_bytes(whole)
+        assert run(*enhance(out), "--retry-failed", "--shard", first, "--json").json["total"] == 0
+        assert run(*enhance(out, scans), "--shard", shards[1]).status == 0
+        ran = run(*join, "--json")
+        assert (ran.status, ran.json["done"], ran.json["open_shards"]) == (0, 3, [])
+        for options in ((), ("--shard", "1/2"), ("--shard", "2/2")):  # divided otherwise
+            again = run(*enhance(out, scans), *options, "--json").json
+            assert again["already_done"] == again["done"] == again["total"]
+
+    def test_a_killed_one_leaves_its_rest_to_the_next(
+        self, run: Callable, scans: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        run(*enhance(out, scans), "--shard", "1/1")
+        ledger = out / "shard-1-of-1.batch.jsonl"
+        lines = ledger.read_text(encoding="utf-8").splitlines(keepends=True)
+        # Three volumes wait, and one is started; of others there are no results.
+        ledger.write_text("".join(lines[:4]) + lines[4][:9], encoding="utf-8")
+        for left in (out / "b.nrrd", out / "b.nrrd.json", *(out / "below").iterdir()):
+            left.unlink()
+        ran = run("batch", "enhance", "--out", out, "--join")
+        assert (ran.status, "0 of 3 done" in ran.out, "3 unfinished" in ran.out) == (1, True, True)
+        assert "shards to run (again): 1/1" in ran.out
+        status = [row["status"] for row in table_of(out).values()]
+        assert sorted(status) == ["started", "waiting", "waiting"]
+        again = run(*enhance(out), "--retry-failed", "--shard", "1/1", "--json").json
+        assert (again["total"], again["done"]) == (1, 1)
+        again = run(*enhance(out, scans), "--shard", "1/1", "--json").json
+        assert (again["already_done"], again["done"]) == (1, 3)
+
+    def test_another_division_is_refused_meanwhile(
+        self, run: Callable, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        shards: list[str],
+    ) -> None:  # fmt: skip
+        sibling = next(f"{n}/3" for n in (1, 2, 3) if f"{n}/3" != shards[0])
+        out, run_into_row = tmp_path / "out", batch_runs.run_into_row
+        said: dict[str, Ran] = {}
+
+        def run_meanwhile(*arguments: Any) -> Any:
+            with monkeypatch.context() as patch:
+                patch.setattr(batch_runs, "run_into_row", run_into_row)
+                for other in (sibling, "1/2", shards[0]):
+                    said[other] = run(*enhance(out, scans), "--shard", other)
+                said["none"] = run(*enhance(out, scans))
+            return run_into_row(*arguments)
+
+        monkeypatch.setattr(batch_runs, "run_into_row", run_meanwhile)
+        run(*enhance(out, scans), "--shard", shards[0])
+        assert {other: ran.status for other, ran in said.items()} == {
+            sibling: 0, "1/2": 1, shards[0]: 1, "none": 1,
+        }  # fmt: skip
+        assert "Only shards of one number run at the same time" in said["1/2"].err
+        assert not list(out.rglob(".*"))
+
+    @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "1/0", "a/b", "-1/3"])
+    def test_what_is_none_is_refused(self, run: Callable, tmp_path: Path, text: str) -> None:
+        ran = run(*enhance(tmp_path / "out", tmp_path), f"--shard={text}")
+        assert (ran.status, f"shard is {text}" in ran.err) == (2, True)
+
+
+@pytest.mark.usefixtures("networks")
+def test_what_failed_is_repeated_without_a_search(
+    run: Callable, ward: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    make_series: Callable,
+) -> None:  # fmt: skip
+    make_series((2, 8, 9), folder=ward / "a" / "1.2.840", uid="1.2.3.7", prefix="x", Modality="MR")
+    out, whole = tmp_path / "out", (scans / "b.nrrd").read_bytes()
+    assert run(*enhance(out), "--retry-failed").status == 3
+    (scans / "b.nrrd").write_bytes(b"")
+    run_into_row = batch_runs.run_into_row
+    failed = {"status": "failed", "code": "memory", "message": "", "hint": "", "output_bytes": 0}
+    with monkeypatch.context() as patch:  # a series of a folder fails too
+        patch.setattr(
+            batch_runs,
+            "run_into_row",
+            lambda kind, params, *rest: (
+                failed
+                if "1.2.3.7" in params.get("series", "")
+                else run_into_row(kind, params, *rest)
+            ),
+        )
+        ran = run(*enhance(out, ward, scans), "--json")
+    assert (ran.json["total"], ran.json["failed"]) == (6, 2)
+    (scans / "b.nrrd").write_bytes(whole)
+    monkeypatch.delattr(batch_items.os, "walk")
+    ran = run(*enhance(out), "--retry-failed", "--json")
+    assert (ran.status, ran.json["total"], ran.json["done"]) == (0, 2, 2), ran.err
+    series = [row["series"] for row in ran.json["rows"] if "series" in row]
+    assert series == ["1.2.3.7"]
+    assert {row["status"] for row in table_of(out).values()} == {"done"}
+    assert run(*enhance(out), "--retry-failed", "--json").json["total"] == 0
 
 
 @pytest.fixture

@@ -31,8 +31,8 @@ def brain() -> Volume:
 @pytest.fixture
 def untuned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thin slices by the network as it is, as learning from the slices takes long."""
-    monkeypatch.setattr(thin_slices, "tuned", lambda network, *_, **__: network)
-    monkeypatch.setattr(thin_slices, "tuning_steps", lambda _: 0)
+    monkeypatch.setattr(thin_slices, "tuned", lambda network, *_, **__: (network, {}))
+    monkeypatch.setattr(thin_slices, "TUNING_STEPS", 0)
 
 
 @pytest.fixture(scope="session")

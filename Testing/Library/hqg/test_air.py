@@ -102,6 +102,23 @@ def test_magnitudes_without_a_background_have_no_air() -> None:
     assert Air.of(volume, noise, volume.voxels) is None
 
 
+def test_a_device_finds_the_same_air_however_it_winds() -> None:
+    """Ways of three cells between walls of one, 24 of them one behind the other, 30 long."""
+    cells = np.zeros((99, 34), bool)
+    cells[2::4, 1:-1] = cells[:, [1, -2]] = True  # walls, and a frame inside of the border
+    cells[2:-2:8, -5:-2] = cells[6:-2:8, 2:5] = cells[0:3, 2:5] = False
+    walls = np.where(cells, 40, -1000).repeat(8, 0).repeat(8, 1)[:-3, :-5]
+    volume = np.broadcast_to(walls, (20, *walls.shape)) + np.zeros((20, 1, 1), np.float32)
+    for voxels in (volume, _ct()[0].voxels):
+        air = Air(voxels, -950.0, np.inf)
+        level = np.broadcast_to(np.float32(25), voxels.shape)
+        given = block_matching.BlockMatchingFilter(voxels, level, air=air, engine=TorchEngine())
+        with given.run() as run:
+            for z in range(0, len(voxels), 5):
+                assert np.array_equal(run.air(z), air.far_from_tissue(z))
+        assert air.far_from_tissue(0)[-40 if voxels is volume else 4].any()
+
+
 def test_pytorch_passes_over_the_same_air() -> None:
     library = native.load()
     if library is None:

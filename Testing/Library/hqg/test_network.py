@@ -15,9 +15,11 @@ from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching, block_matching_run
+from MedEnhanceLib.filters.block_matching import Engine
 from MedEnhanceLib.filters.native_engine import NativeEngine
 from MedEnhanceLib.filters.torch_engine import TorchEngine
 from MedEnhanceLib.hqg import network_stage
+from MedEnhanceLib.hqg.bundle import SetWeights
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.denoise import Removal, denoise
 from MedEnhanceLib.hqg.groups import GuidedNetwork
@@ -59,6 +61,11 @@ def network(*, seed: int | None, config: NetworkConfig = SMALL) -> GuidedNetwork
     return made
 
 
+def method_of(made: GuidedNetwork, engine: Engine | None = None) -> SetNetwork:
+    arrays = {name: each.numpy() for name, each in made.state_dict().items()}
+    return SetNetwork(engine, weights=SetWeights(made.config, arrays))
+
+
 def run(
     made: GuidedNetwork,
     volume: Volume,
@@ -67,7 +74,7 @@ def run(
     **frames: slice,
 ) -> block_matching_run.Slab:
     top = 1000.0 if volume.modality == "CT" else 1.0
-    network, removal = method or SetNetwork(network=made), Removal(noise_of(volume))
+    network, removal = method or method_of(made), Removal(noise_of(volume))
     return denoise(volume, removal, network, tops={0: top}, guides=guides, **frames)
 
 
@@ -79,14 +86,14 @@ def test_without_the_compiled_library_the_result_is_the_same(
     removal, made = Removal(noise_of(volume)), network(seed=1)
     in_single = NativeEngine(native.Library(native_path, "plain"))
     whole, other = (
-        denoise(volume, removal, SetNetwork(engine, network=made), tops={0: 1000.0}).voxels
+        denoise(volume, removal, method_of(made, engine), tops={0: 1000.0}).voxels
         for engine in (TorchEngine(), in_single)
     )
     far = np.abs(whole - other) / removal.noise.level
     # Of equally similar blocks the two may take different ones.
     assert np.quantile(far, 0.9) < 1e-4 and far.max() < 0.1
     some = denoise(
-        volume, removal, SetNetwork(TorchEngine(), network=made),
+        volume, removal, method_of(made, TorchEngine()),
         slices=slice(5, 6), tops={0: 1000.0},
     ).voxels  # fmt: skip
     assert np.array_equal(some, whole[5:6])
@@ -138,7 +145,7 @@ def test_c_and_pytorch_agree(
     assert np.abs(expected - estimate).max() > sigma / 10
     for width in native.Library(native_path).widths:
         engine = NativeEngine(native.Library(native_path, width))
-        result = run(made, volume, method=SetNetwork(engine, network=made)).voxels
+        result = run(made, volume, method=method_of(made, engine)).voxels
         far = np.abs(result - expected) / sigma
         is_rounded = width in native.BFLOAT_WIDTHS
         assert far.max() < (0.1 if is_rounded else 1e-3)

@@ -18,8 +18,8 @@ from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.config import ViewConfig
 from MedEnhanceLib.hqg.strength import Enhanced
-from MedEnhanceLib.hqg.view_network import ViewNet, inputs_of
-from MedEnhanceLib.learning.native_unet import NativeUNet
+from MedEnhanceLib.hqg.view_inputs import inputs_of
+from MedEnhanceLib.hqg.view_network import ViewNet
 
 SIGMA = 25.0
 
@@ -91,7 +91,7 @@ def test_c_and_pytorch_agree(widths: tuple, depth: int, shape: tuple, native_pat
     inputs = inputs_of(*scaled, top)
     changed = np.abs(expected - filtered[0, 2].numpy()).max()
     for width in native.Library(native_path).widths:
-        compiled = NativeUNet(network, native.Library(native_path, width))
+        compiled = network.compiled(native.Library(native_path, width))
         for _again in range(2):  # with the memory of the first image
             change = compiled.change(inputs)
             result = filtered[0, 2].numpy() + sigma[0].numpy() * change
@@ -110,7 +110,7 @@ def test_parts_of_a_change_have_the_bits_of_the_whole(
     network, rng = view_net(widths, depth), np.random.default_rng(0)
     images = rng.normal(0, 1, (12, 181, 155)).astype(np.float32)
     for width in native.Library(native_path).widths:
-        compiled = NativeUNet(network, native.Library(native_path, width))
+        compiled = network.compiled(native.Library(native_path, width))
         whole = compiled.change(images)
         for _ in range(4):
             rows, columns = (slice(at, at + size) for at, size in rng.integers(1, 90, (2, 2)))

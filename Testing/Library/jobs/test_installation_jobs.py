@@ -34,8 +34,8 @@ def test_models_are_listed_with_all_that_a_page_shows() -> None:
 def test_a_worker_answers_these_without_torch(scan: Path, tmp_path: Path) -> None:
     code = """
 import sys
-from MedEnhanceLib.runtime import machine
-machine.find_spec = lambda name: None  # as where it is not installed
+from MedEnhanceLib.runtime import device
+device.find_spec = lambda name: None  # as where it is not installed
 from MedEnhanceLib.jobs import JobSpec, run_job
 import MedEnhanceLib.jobs.worker.worker
 source, target = sys.argv[1:]
