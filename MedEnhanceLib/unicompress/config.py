@@ -52,7 +52,7 @@ class CompressConfig(Options):
     speed: Speed = option(
         "normal",
         help="fast: shorter compression time; a larger file or slightly lower quality; fastest, "
-        "for lossless and max_error only: about a third of the time of fast, a fifth more bytes",
+        "for lossless and max_error only: far less time than fast, and more bytes",
     )
     block_type: BlockChoice = option(
         "auto",

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 # Tuned on open volumes (decisions 0023, 0072). Measured again by Benchmarks/compression.py.
 #: A search ends this much below the limit, in octaves, and after this many codings.
-_TOLERANCE = {"normal": math.log2(1.02), "fast": math.log2(1.03)}
+_TOLERANCE = math.log2(1.03)
 _TRIES = 2
 #: The same for quick codings of the whole volume, and of a part of it.
 _QUICK_TOLERANCE, _PART_TOLERANCE, _QUICK_TRIES = math.log2(1.1), 0.15, 4
@@ -233,7 +233,7 @@ def _searched(task: CodingTask, goal: Goal, start: float) -> CodedBlocks | None:
             "Videos are coded by libaom alone; SVT-AV1 is faster and often 0.5 dB better: "
             "python -m pip install 'medenhance[video]'"
         )
-    steps, tolerance = Steps(search.monitor), _TOLERANCE[task.speed]
+    steps, tolerance = Steps(search.monitor), _TOLERANCE
     if search.encoder.guides:
         quick = search.at(steps.next(2 + _PART_COST, 2 * _COST[task.speed]))
         tried = _seek(quick.try_quickly, setting, search.goal, _QUICK_TOLERANCE, _QUICK_TRIES)
