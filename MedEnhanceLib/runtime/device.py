@@ -179,7 +179,7 @@ def compute() -> dict[str, Any]:
     without PyTorch.
     """
     devices, torch = list[dict[str, Any]](), None
-    reason = "PyTorch is not installed; enhancing and segmenting need it, compressing does not"
+    reason = "PyTorch is not installed; segmenting, thin slices and training need it"
     choice = {"name": "none", "reason": reason}
     try:
         if find_spec("torch") is not None:

@@ -463,11 +463,14 @@ def time() -> Table:
         ours("enhance CT, 512×512×300", "whole volume"),
         ours("enhance MR, 256×256×160", "head"), peer("NLM"), peer("BM4D"),
         ours("enhance diffusion, 102×102×18, 42 frames", "diffusion"),
+        ours("enhance diffusion, 104×104×72, 512 frames", "large diffusion"),
     ]  # fmt: skip
     for model, name in (("ct", "first preview, CT 512×512×300"), ("mr", "MR 256×256×160")):
         for seen, what in (("slice", "a slice"), ("region", "128 × 128 pixels of it")):
             case = f"preview; model={model}; seen={seen}"
             rows.append(ours(f"{name}: {what}", case, "first_wall_s", "first_cpu_s"))
+        case = f"preview; model={model}; seen=draft"
+        rows.append(ours(f"{name}: a draft of these", case, "first_wall_s", "draft_cpu_s"))
     after = "{speed.rows[width=avx2; case=thin slices].slices_after|.0f}"
     rows.append(ours(f"thin slices, MR from 256×256×40 to {after}", "thin slices"))
     for setting, name in (
