@@ -257,6 +257,14 @@ def test_a_group_has_the_nearest_of_all_candidates(
     assert not groups.distance[:, 0].any()
 
 
+def test_of_equally_near_blocks_the_first_are_in_the_group(library: NativeEngine) -> None:
+    pilot = np.sign(noise(10, 15, 24))
+    pilot[:, :, :15] = 0  # hundreds of equal blocks
+    layer = Layer(3, 3, WINDOW, Round(step=4, keep=48))
+    expected = [brute_force(layer, pilot, *at)[0] for at in references(layer, pilot.shape)]
+    assert match(library, layer, pilot).index.tolist() == expected
+
+
 @pytest.mark.parametrize("number", range(4))
 @pytest.mark.parametrize("step", [1, 3, 4])
 def test_rows_and_columns_of_all_sizes_are_complete(engine: Engine, number: int, step: int) -> None:
