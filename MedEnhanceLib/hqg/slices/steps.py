@@ -21,8 +21,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 # Chosen by hand, apart from two limits. Measured as a whole by Benchmarks/slices.py.
 #: Errors below this count by their squares, larger ones by their absolute values.
 _ROUND = 0.02
-#: Tuning: steps at most, their patches and rate. In four volumes at 4 × the thickness it gained .09
-#: dB less than 45 to 400 steps of 8 patches for each million voxels, decision 0095.
+#: Tuning: steps at most, their patches and rate. In six volumes it gained .03 dB less on average
+#: than 60 to 400 steps of 8 patches (decision 0095).
 TUNING_STEPS = 240
 _PATCHES, _RATE = 2, 5e-4
 #: Every eighth slice is held out, from this one on, and judges by this many patches every so many
@@ -79,8 +79,8 @@ def tuned(
     """Train a copy of a network on the slices to be restored, until held-out ones stop gaining.
 
     Self-supervised as in SMORE (Zhao et al., IEEE TMI 40 (2021) 805): rows of the slices are made
-    as thick as the slices are. A step takes .06 CPU s with AVX-512 and .11 with AVX2; restoring
-    adds 2.5 and 3.3 for each million voxels.
+    as thick as the slices are. A step takes .07 CPU s with AVX-512 and .13 with AVX2; restoring
+    adds 1.6 and 2.7 for each million voxels.
 
     Args:
         network: to start from, on `device`; it is not changed.
