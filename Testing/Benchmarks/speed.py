@@ -280,8 +280,9 @@ def floor_s(side: int) -> float:
 def products(side: int) -> float:
     """Count the multiplications of both networks of the model ct for a slice of side² pixels."""
     from MedEnhanceLib.bundles.store import open_bundle
-    from MedEnhanceLib.hqg.groups import STEP
-    from MedEnhanceLib.hqg.network_stage import network_on
+    from MedEnhanceLib.hqg.bundle import set_weights
+    from MedEnhanceLib.hqg.config import STEP
+    from MedEnhanceLib.hqg.groups import network_of
     from MedEnhanceLib.hqg.view_network import open_view_network
 
     bundle, count = open_bundle("ct", kind="enhancer", modality="CT"), 0.0
@@ -291,7 +292,7 @@ def products(side: int) -> float:
             level = int(rest[0]) if rest[0].isdigit() else 0
             level += part in ("shrink", "grow")  # the lower of the two that it joins
             count += weight.numel() * (side >> level) ** 2
-    guided = network_on(bundle, "cpu")
+    guided = network_of(set_weights(bundle))
     groups, config = (side / STEP) ** 2 / STEP, guided.config
     for name, weight in guided.network.named_parameters():
         if weight.ndim == 2:
