@@ -103,11 +103,12 @@ def _run(args: argparse.Namespace) -> int:
         fault = MedEnhanceError(
             f"{len(failed)} of {total} failed; see {table}",
             "Follow their hints, then run the same command again: finished volumes are skipped. "
-            "With --retry-failed nothing else is looked at.",
+            "With --retry-failed and the same options nothing else is looked at.",
         )
     elif unfinished or shards:
         text_left = f"{unfinished} of {total} unfinished" if unfinished else "shards never ran"
-        fault = MedEnhanceError(text_left, "Run the same command again, without --join.")
+        how = f" with --shard {shards[0]} and its inputs" if shards else ""
+        fault = MedEnhanceError(text_left, f"Run the same command again{how}, without --join.")
     elif left_out := [row for row in fields["rows"] if row.get("left_out")]:
         text += "".join(f"\n  {row['left_out']}" for row in left_out)
         fault = PartLostError(

@@ -286,14 +286,13 @@ def reduce_windows(function: np.ufunc, plane: Array, sides: Sequence[int]) -> Ar
         plane: [J, I].
         sides: rows and columns of a window.
     """
-    for axis, side in enumerate(sides):
-        given = plane = np.moveaxis(plane, axis, 0)
-        width = 1
+    for side in sides:
+        given, width = plane, 1
         for digit in f"{side:b}"[1:]:  # windows of twice the width; then one wider, where it is 1
             plane, width = function(plane[:-width], plane[width:]), 2 * width
             if digit == "1":
                 plane, width = function(plane[:-1], given[width:]), width + 1
-        plane = np.moveaxis(plane, 0, axis)
+        plane = plane.T  # columns become rows, and rows again
     return plane
 
 

@@ -36,7 +36,7 @@ def items_in(folder: Path, task: str, shard: Shard | None, *, every: bool) -> li
     Args:
         folder: of the results, a resolved path.
         task: the kind of job.
-        shard: which wrote these rows; None: any, or none.
+        shard: to which the volumes belong; None: all.
         every: whether all volumes of the task are returned, whatever their rows say.
     Raises InputError if there is none of the task.
     """
@@ -58,8 +58,15 @@ def items_in(folder: Path, task: str, shard: Shard | None, *, every: bool) -> li
             row.get("left_out", ""),
         )
         for row in rows.values()
-        if every or (row["status"] in _BEGUN and (not shard or row.get("shard") == str(shard)))
+        if every or (row["status"] in _BEGUN and _is_of(row, shard, folder))
     ]
+
+
+def _is_of(row: Mapping[str, Any], shard: Shard | None, folder: Path) -> bool:
+    """Return whether a row is of a shard; that of a run without shards, by its result's name."""
+    if shard is None or "shard" in row:
+        return shard is None or row["shard"] == str(shard)
+    return shard.has(Path(row["output"]).relative_to(folder))
 
 
 def _rows_in(folder: Path) -> list[dict[str, Any]]:

@@ -146,13 +146,16 @@ import numpy as np
 import MedEnhanceLib as me
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.jobs import JobSpec, run_job
-volume = me.Volume(np.arange(4096, dtype=np.int16).reshape(16, 16, 16), modality="MR")
+voxels, grid = np.arange(4096, dtype=np.int16).reshape(16, 16, 16), me.Geometry((1, 1, 4))
+volume = me.Volume(voxels, grid, modality="MR")
 path = sys.argv[1]
 me.save(volume, path)
+assert me.enhance(volume).volume.shape == volume.shape  # the noise is removed without it
+thin = {"input": path, "output": path + "-b.nii", "config": {"task": "slices"}}
 doors = {
-    "api": lambda: me.enhance(volume),
+    "api": lambda: me.enhance(volume, task="slices"),
     "segment": lambda: me.segment(volume),
-    "job": lambda: run_job(JobSpec("enhance", {"input": path, "output": path + "-b.nii"})),
+    "job": lambda: run_job(JobSpec("enhance", thin)),
     "train": lambda: me.train("hqg", {}, sys.argv[2], out=sys.argv[2]),
 }
 said = {}
@@ -162,7 +165,7 @@ for name, call in doors.items():
     except me.MedEnhanceError as error:
         said[name] = [error.code, error.exit_status, error.message]
 sys.stderr = io.StringIO()
-status = main(["enhance", path, path + "-c.nii"])
+status = main(["enhance", path, path + "-c.nii", "--task", "slices"])
 said["command"] = ["dependency", status, sys.stderr.getvalue().splitlines()[0]]
 print(json.dumps(said))
 """

@@ -588,8 +588,11 @@ class TestShards:
         assert {name: row["status"] for name, row in table_of(out).items()} == {
             "a.nii.gz": "done", "b.nrrd": "failed", "c.mha": "done",
         }  # fmt: skip
+        assert run(*enhance(out), "--retry-failed").status == 1  # in no shard, and fails again
         (scans / "b.nrrd").write_bytes(whole)
-        assert run(*enhance(out), "--retry-failed", "--shard", first, "--json").json["total"] == 0
+        for shard, count in ((first, 0), (shards[1], 1)):
+            again = run(*enhance(out), "--retry-failed", "--shard", shard, "--json").json
+            assert again["total"] == count
         assert run(*enhance(out, scans), "--shard", shards[1]).status == 0
         ran = run(*join, "--json")
         assert (ran.status, ran.json["done"], ran.json["open_shards"]) == (0, 3, [])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from MedEnhanceLib.bundles import store
-from MedEnhanceLib.runtime import dependencies, machine
+from MedEnhanceLib.runtime import dependencies, device
 
 GOOD = {"name": "mr", "kind": "enhancer", "modality": "MR", "ok": True, "message": "verified"}
 
@@ -24,7 +24,7 @@ def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
         "devices": [gpu, cpu],
         "choice": {"name": "cuda", "reason": "it is fastest"},
     }
-    monkeypatch.setattr(machine, "compute", lambda: found)
+    monkeypatch.setattr(device, "compute", lambda: found)
 
 
 def without(monkeypatch: pytest.MonkeyPatch, name: str) -> None:

@@ -115,7 +115,7 @@ def test_blocks_are_padding_where_regions_end_in_steps() -> None:
 
 @pytest.mark.slow
 def test_thin_slices_between_padding_are_padding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("MedEnhanceLib.hqg.slices.steps._TUNING_STEPS", (4, 4))
+    monkeypatch.setattr("MedEnhanceLib.hqg.slices.steps.TUNING_STEPS", 4)
     volume, outside = _round_ct()
     volume = replace(volume, geometry=Geometry((1.0, 1.0, 4.0)))
     thin = np.asarray(me.enhance(volume, task="slices", strength=0.5, progress=False).volume)
