@@ -348,7 +348,7 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
     goals = (("ct", 2.5), ("mr", 2.0))
     shown = [figure("first_cpu_s", goal, model=model, seen="region") for model, goal in goals]
     yield at_most(name, most(shown), 1, cone)
-    draft = figure("first_cpu_s", seen="draft")
+    draft = figure("draft_cpu_s", seen="draft")
     yield at_most(f"a draft of {_REGION}² of both, one thread: CPU s, the larger", draft, 1.5, why)
     part = figure("cpu_s", case="one slice", arm="ours")
     yield at_most("a slice of a lossless CT: CPU s", part, 0.1, "a block has many slices")
