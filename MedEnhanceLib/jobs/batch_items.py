@@ -56,7 +56,7 @@ class Shard:
 
     @property
     def prefix(self) -> str:
-        """What names of its files begin with."""
+        """The first part of its files' names."""
         return f"shard-{self.index}-of-{self.count}."
 
     def has(self, result: Path) -> bool:

@@ -553,7 +553,7 @@ def test_parts_of_a_bids_dataset_and_their_sizes(tmp_path: Path) -> None:
 
 @pytest.fixture
 def shards(scans: Path) -> list[str]:
-    """Of three, those of a.nii.gz, b.nrrd and below/c.mha."""
+    """The shards of a.nii.gz, b.nrrd and below/c.mha, of three."""
     items = [Path("a.nii.gz"), Path("b.nrrd"), Path("below/c.mha")]
     return [next(str(Shard(n, 3)) for n in (1, 2, 3) if Shard(n, 3).has(item)) for item in items]
 
