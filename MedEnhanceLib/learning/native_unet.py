@@ -79,8 +79,8 @@ class NativeUNet:
         if (task.rows, task.columns) != (rows, columns):
             task, memory = self._new_task(rows, columns)
         change = np.empty((rows, columns), np.float32)
-        whole = np.ones((rows, columns), np.bool_)
-        bands = _columns_of(whole if needed is None else needed, columns)
+        mask = np.ones((rows, columns), np.bool_) if needed is None else needed
+        bands = _columns_of(mask, columns)
         task.input, task.change = images.ctypes.data, change.ctypes.data
         task.needed = bands.ctypes.data
         self._call(task)
