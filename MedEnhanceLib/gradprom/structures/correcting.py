@@ -142,18 +142,40 @@ def posteriors(image: Tensor, prior: Tensor) -> Tensor:
         prior: [C, k, j, i], shares in cells of two voxels a side.
     Returns shares [C, K, J, I].
     """
-    count = len(prior)
-    fine = F.interpolate(prior[None], size=image.shape, mode="trilinear", align_corners=False)
-    prior = (fine[0].reshape(count, -1) + 1e-4) / (1 + count * 1e-4)
-    bins = (image.reshape(-1) * (_BINS - 1)).round().long().clamp(0, _BINS - 1)
+    fine = F.interpolate(prior[None], size=image.shape, mode="trilinear", align_corners=False)[0]
     # Histograms are estimated from a part of the voxels: all of them only take longer.
-    some, some_bins = prior[:, ::_EACH].contiguous(), bins[::_EACH]
-    likelihood = _histograms(some, some_bins)
+    some = fine.reshape(len(fine), -1)[:, ::_EACH]
+    return shares_of(image, fine, histograms_of(image.reshape(-1)[::_EACH], some))
+
+
+def histograms_of(values: Tensor, prior: Tensor) -> Tensor:
+    """Estimate the distribution of each class over bins of intensity, some rounds.
+
+    Args:
+        values: [N], 0 to 1.
+        prior: [C, N], shares.
+    Returns [C, bins].
+    """
+    prior, bins = _floored(prior), _bins(values)
+    likelihood = _histograms(prior, bins)
     for _ in range(_ROUNDS - 1):
-        share = some * likelihood[:, some_bins]
-        likelihood = _histograms(share / share.sum(0, keepdim=True), some_bins)
-    share = prior * likelihood[:, bins]
-    return (share / share.sum(0, keepdim=True)).view(count, *image.shape)
+        share = prior * likelihood[:, bins]
+        likelihood = _histograms(share / share.sum(0, keepdim=True), bins)
+    return likelihood
+
+
+def shares_of(image: Tensor, prior: Tensor, likelihood: Tensor) -> Tensor:
+    """Return the posterior shares [C, K, J, I] by priors [C, K, J, I] and `histograms_of`."""
+    share = _floored(prior) * likelihood[:, _bins(image)]
+    return share / share.sum(0, keepdim=True)
+
+
+def _floored(prior: Tensor) -> Tensor:
+    return (prior + 1e-4) / (1 + len(prior) * 1e-4)
+
+
+def _bins(values: Tensor) -> Tensor:
+    return (values * (_BINS - 1)).round().long().clamp(0, _BINS - 1)
 
 
 def _histograms(share: Tensor, bins: Tensor) -> Tensor:

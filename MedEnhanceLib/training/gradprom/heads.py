@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,10 +20,17 @@ from MedEnhanceLib.core.metrics import dice
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
-from MedEnhanceLib.gradprom.structures.correcting import posteriors
-from MedEnhanceLib.gradprom.structures.locating import Location
+from MedEnhanceLib.gradprom.structures.correcting import histograms_of, posteriors, shares_of
+from MedEnhanceLib.gradprom.structures.locating import Location, coarsening
 from MedEnhanceLib.gradprom.structures.model import StructureModel
-from MedEnhanceLib.gradprom.structures.networks import Corrector, Locator
+from MedEnhanceLib.gradprom.structures.networks import (
+    FINE_MM,
+    Corrector,
+    Locator,
+    Refiner,
+    scale_of,
+    scaled,
+)
 from MedEnhanceLib.gradprom.structures.segmenting import expected_dice, find_unlike, segment_painted
 from MedEnhanceLib.gradprom.structures.space import TissueMap, make_space
 from MedEnhanceLib.io import load
@@ -34,7 +41,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.training.gradprom.enhanced import Enhancer
 from MedEnhanceLib.training.gradprom.head_export import export_structures
-from MedEnhanceLib.training.gradprom.painting import NO_SIDE, Painted, Painter
+from MedEnhanceLib.training.gradprom.painting import NO_SIDE, Painted, Painter, smooth_all
 
 Scan = TypeVar("Scan")
 #: Largest value of a label map; room around what it labels, in voxels.
@@ -45,6 +52,8 @@ _LOCATOR_MM = 4.0
 #: Share of the steps after which larger scans are drawn as well, and how often each: sides of the
 #: configuration, and these plus 16 and plus 32.
 _LATE, _SIZES_EARLY, _SIZES_LATE = 0.6, (0.94, 0.06, 0.0), (0.55, 0.35, 0.1)
+#: Voxels of 1 mm around the parts that the refiner learns from, which the corrector sees as well.
+_AROUND_FINE = 24
 #: Weight of the side's loss.
 _SIDE_WEIGHT = 0.3
 _BETAS = (0.9, 0.99)
@@ -338,6 +347,94 @@ def _train_corrector(
         return loss, {"loss": loss}
 
     seconds = learner.run(loss_of, config.steps, out, config.to_json(), monitor)
+    return learner.averaged().cpu(), seconds
+
+
+class FirstLook(NamedTuple):
+    """Part of a painted scan of 1 mm, and what the corrector made of it, in cells of 2 mm.
+
+    Attributes:
+        image: [1, K, J, I].
+        share: [C, K, J, I], posteriors of the mixture.
+        first: [C, k, j, i], classes of the corrector.
+        places: [3, k, j, i], mm of the common space.
+        classes: [K, J, I].
+    """
+
+    image: Tensor
+    share: Tensor
+    first: Tensor
+    places: Tensor
+    classes: Tensor
+
+
+def look_first(
+    scan: Painted, corrector: Corrector, sides: tuple[int, ...], rng: np.random.Generator
+) -> FirstLook:
+    """Correct a painted scan of 1 mm at 2 mm, and cut a part out of it.
+
+    Args:
+        scan: sides are multiples of 4.
+        corrector: to be refined.
+        sides: of the part; even.
+        rng: draws its place.
+    """
+    coarse = F.avg_pool3d(smooth_all(scan.image, coarsening(FINE_MM))[None], 2)[0]
+    scale = scale_of(coarse)
+    image, coarse = scaled(scan.image, scale), scaled(coarse, scale)
+    prior, places = F.avg_pool3d(scan.prior, 2), F.avg_pool3d(scan.about, 2)
+    with torch.inference_mode():
+        inputs = (coarse[None], posteriors(coarse, prior), prior, places)
+        first = corrector(*(item[None] for item in inputs))[0][0].softmax(0)
+    first = first.clone()
+    count = len(first)
+    values = image[::2, ::2, ::2].reshape(-1)
+    likelihood = histograms_of(values, first.reshape(count, -1))
+    starts = [2 * int(rng.integers((n - m) // 2 + 1)) for n, m in zip(image.shape, sides)]
+    part = tuple(slice(start, start + m) for start, m in zip(starts, sides))
+    half = (slice(None), *(slice(side.start // 2, side.stop // 2) for side in part))
+    fine = F.interpolate(first[None], scale_factor=2, mode="trilinear", align_corners=False)
+    share = shares_of(image[part], fine[(0, slice(None), *part)], likelihood)
+    return FirstLook(
+        image[part][None], share, first[half], scan.about[half], scan.classes[part]
+    )
+
+
+def _train_refiner(
+    config: TrainHeadConfig,
+    painter: Painter,
+    corrector: Corrector,
+    device: str,
+    out: Path,
+    monitor: Monitor,
+) -> tuple[Refiner, float]:
+    """Train the refiner of a corrector on painted scans of 1 mm; returns also the seconds."""
+    torch.manual_seed(config.seed)
+    classes = corrector.out.out_channels - 1
+    learner = Learner(
+        Refiner(classes, config.fine_widths).to(device), config.learning_rate, config.ema, _BETAS
+    )
+
+    def paint(number: int) -> FirstLook:
+        rng = np.random.default_rng([config.seed, 3, number])
+        k, j, i = (side + _AROUND_FINE for side in config.fine_sides)
+        scan = painter.draw(rng, (k, j, i), voxel_mm=FINE_MM)
+        return look_first(scan, corrector, config.fine_sides, rng)
+
+    look_of = _painted_ahead(paint, config.fine_steps)
+
+    def loss_of(number: int) -> tuple[Tensor, dict[str, Tensor]]:
+        image, share, first, places, classes = (item.to(device) for item in look_of(number))
+        with mixed_precision(device):
+            mean = F.avg_pool3d(share, 2)[None]
+            features = learner.network.features(image[None], mean, first[None], places[None])
+            logits = learner.network(features, image[None], share[None])
+        loss = class_loss(logits, classes)
+        with torch.no_grad():
+            before = class_loss((share[None] + 3e-3).log(), classes)
+        return loss, {"refiner": loss, "mixture": before}
+
+    seconds = learner.run(loss_of, config.fine_steps, out, config.to_json(), monitor)
     return learner.averaged().cpu(), seconds
 
 
