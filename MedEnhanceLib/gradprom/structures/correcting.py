@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.structures.locating import (
     CoarseScan,
     Location,
     largest,
+    resampled,
 )
 from MedEnhanceLib.gradprom.structures.model import StructureModel
-from MedEnhanceLib.gradprom.structures.networks import scaled
+from MedEnhanceLib.gradprom.structures.networks import FINE_MM, scaled
 from MedEnhanceLib.gradprom.structures.space import Placement, fit_placement, index_grid
 from MedEnhanceLib.learning.precision import mixed_precision
 
@@ -30,6 +32,10 @@ _ROUNDS = 6
 _BINS, _BLUR = 48, 1.3
 #: Voxels at which a class trusts its own histogram by half; fewer borrow from all of its prior.
 _FEW = 300.0
+#: Share of structures from which a cell is refined, and cells around these.
+_SHOWN, _ROOM = 0.02, 4
+#: Cells of a slab whose voxels are refined together, along k.
+_SLAB = 16
 #: Every how many voxels enter the histograms: prime, so that all columns do.
 _EACH = 5
 
@@ -40,12 +46,14 @@ class ClassShares:
 
     Attributes:
         start: first voxel along k, j, i, which may be negative: the window is padded.
+        step_mm: side of its voxels along i, j, k.
         share: [C, K, J, I], probabilities of the classes.
         left: [K, J, I], probability of the left side.
         placement: the last.
     """
 
     start: tuple[int, ...]
+    step_mm: Tensor
     share: Tensor
     left: Tensor
     placement: Placement
@@ -82,7 +90,71 @@ def correct(
     places = placement(points).movedim(-1, 0)
     share, left = _probabilities(part, places, model, device, is_averaged=True)
     _remove_islands(share, len(model.anatomy.structures))
-    return ClassShares(tuple(start), share, left, placement)
+    return ClassShares(tuple(start), scan.step_mm, share, left, placement)
+
+
+def refine(
+    volume: Volume, scan: CoarseScan, window: ClassShares, model: StructureModel, device: str
+) -> ClassShares:
+    """Refine the classes around the structures to voxels of 1 mm.
+
+    Args:
+        volume: canonical.
+        scan: of it, by `make_scan`.
+        window: classes of its voxels, by `correct`.
+        model: with a refiner.
+        device: of the network, as PyTorch names it.
+    """
+    assert model.refiner is not None
+    shown = (model.anatomy.inner(window.share) > _SHOWN).nonzero()
+    low = (shown.min(0).values - _ROOM).clamp_min(0)
+    high = torch.minimum(shown.max(0).values + 1 + _ROOM, torch.tensor(window.share.shape[1:]))
+    box = tuple(slice(*ends) for ends in zip(low.tolist(), high.tolist(), strict=True))
+    first = window.share[(slice(None), *box)]
+    start = [a + side.start for a, side in zip(window.start, box, strict=True)]
+    sides = list(first.shape[1:])
+    image = resampled(volume, [2 * n for n in scan.image.shape], FINE_MM)
+    image = scaled(_cut(image, [2 * a for a in start], [2 * n for n in sides]), scan.scale)
+    places = window.placement((index_grid(sides) + torch.tensor(start[::-1])) * scan.step_mm)
+    likelihood = histograms_of(image[::2, ::2, ::2].reshape(-1), first.flatten(1))
+    share = torch.empty(len(first), *image.shape, dtype=torch.float16)
+    mean = torch.empty_like(first)
+    slabs = [_Slab(at, min(at + _SLAB, sides[0]), sides[0]) for at in range(0, sides[0], _SLAB)]
+    for slab in slabs:
+        prior = F.interpolate(first[None, :, slab.seen], scale_factor=2, mode="trilinear")[0]
+        fine = shares_of(image[slab.fine], prior[:, slab.own_fine], likelihood)
+        share[:, slab.fine], mean[:, slab.own] = fine.half(), F.avg_pool3d(fine, 2)
+    network = model.refiner.to(device)
+    with torch.inference_mode(), mixed_precision(device):
+        inputs = (image[None], mean, first, places.movedim(-1, 0))
+        features = network.features(*(item[None].to(device) for item in inputs))
+        result = torch.empty_like(share)
+        for slab in slabs:
+            seen = slice(2 * slab.seen.start, 2 * slab.seen.stop)
+            inputs = (image[None, None, seen].to(device), share[None, :, seen].float().to(device))
+            logits = network(features[:, :, slab.seen], *inputs)
+            result[:, slab.fine] = logits[0, :, slab.own_fine].softmax(0).half().cpu()
+    left = F.interpolate(window.left[box][None, None], scale_factor=2, mode="trilinear")[0, 0]
+    return ClassShares(
+        tuple(2 * a for a in start), scan.step_mm / 2, result, left, window.placement
+    )
+
+
+class _Slab:
+    """Cells of a slab along k, with one more on either side where there are any.
+
+    Attributes:
+        own, seen: cells of the slab, and with those beside it.
+        fine: voxels of the slab.
+        own_fine: voxels of the slab among those seen.
+    """
+
+    def __init__(self, first: int, end: int, count: int) -> None:
+        self.own = slice(first, end)
+        self.seen = slice(max(0, first - 1), min(count, end + 1))
+        self.fine = slice(2 * first, 2 * end)
+        before = 2 * (first - self.seen.start)
+        self.own_fine = slice(before, before + 2 * (end - first))
 
 
 def _remove_islands(share: Tensor, structures: int) -> None:

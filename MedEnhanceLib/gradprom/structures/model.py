@@ -14,7 +14,7 @@ from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
-from MedEnhanceLib.gradprom.structures.networks import Corrector, Locator
+from MedEnhanceLib.gradprom.structures.networks import Corrector, Locator, Refiner
 from MedEnhanceLib.gradprom.structures.space import Space
 
 
@@ -26,7 +26,7 @@ class StructureModel:
         name: of its bundle.
         anatomy: labels and classes.
         space: priors.
-        locator, corrector: the networks.
+        locator, corrector, refiner: the networks; without a refiner voxels of 2 mm must do.
         limits: numbers beyond which a volume is refused, by name; {} for none measured.
         quality: slope and offset of the expected Dice, by structure.
     """
@@ -36,6 +36,7 @@ class StructureModel:
     space: Space
     locator: Locator
     corrector: Corrector
+    refiner: Refiner | None
     limits: Mapping[str, float]
     quality: Mapping[str, tuple[float, float]]
 
@@ -53,7 +54,7 @@ def open_structures(bundle: Bundle) -> StructureModel:
             prior = torch.cat([prior, prior[..., : columns // 2].flip(3)], 3)
         prior[0] += 1e-4
         x, y, z = (float(value) for value in fields["origin"])
-        parts: dict[str, dict[str, Tensor]] = {"locator": {}, "corrector": {}}
+        parts: dict[str, dict[str, Tensor]] = {"locator": {}, "corrector": {}, "refiner": {}}
         for name, value in tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = value.float()
@@ -61,12 +62,18 @@ def open_structures(bundle: Bundle) -> StructureModel:
         corrector = Corrector(len(anatomy.classes), fields["widths"])
         locator.load_state_dict(parts["locator"])
         corrector.load_state_dict(parts["corrector"])
+        refiner = None
+        if parts["refiner"]:
+            refiner = Refiner(len(anatomy.classes), fields["fine_widths"])
+            refiner.load_state_dict(parts["refiner"])
+            refiner = refiner.eval().requires_grad_(False)
     return StructureModel(
         name=bundle.name,
         anatomy=anatomy,
         space=Space(prior / prior.sum(0), (x, y, z)),
         locator=locator.eval().requires_grad_(False),
         corrector=corrector.eval().requires_grad_(False),
+        refiner=refiner,
         limits=fields.get("limits", {}),
         quality={name: (a, b) for name, (a, b) in fields.get("quality", {}).items()},
     )

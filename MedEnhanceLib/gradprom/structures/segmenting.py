@@ -17,7 +17,7 @@ from torch import Tensor
 from MedEnhanceLib.core.arrays import Bytes, Floats
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.segmenters import HeadSegmenter, VoxelLabels
-from MedEnhanceLib.gradprom.structures.correcting import ClassShares, correct
+from MedEnhanceLib.gradprom.structures.correcting import ClassShares, correct, refine
 from MedEnhanceLib.gradprom.structures.locating import CoarseScan, Location, locate, make_scan
 from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
 from MedEnhanceLib.gradprom.structures.networks import VOXEL_MM, scaled
@@ -51,7 +51,8 @@ def expected_dice(share: Tensor, classes: Tensor, index: int) -> float:
     count = float(shown.sum())
     if count == 0:
         return float("nan")
-    return 2 * float(share[index][shown].sum()) / (count + float(share[index].sum()))
+    of_class = share[index].float()
+    return 2 * float(of_class[shown].sum()) / (count + float(of_class.sum()))
 
 
 def segment_painted(image: Tensor, model: StructureModel) -> tuple[Location, Tensor, float] | None:
@@ -129,11 +130,13 @@ def segment_structures(
         )
     monitor.progress(0.15, "recognizing structures")
     window = correct(scan, location, model, device)
-    labels, uncertainty = _label_voxels(volume, scan, window, model, monitor.part(0.6, 1))
+    monitor.progress(0.5, "refining structures")
+    fine = refine(volume, scan, window, model, device) if model.refiner else window
+    labels, uncertainty = _label_voxels(volume, scan, fine, model, monitor.part(0.8, 1))
     return VoxelLabels(
         labels,
         uncertainty,
-        _quality(window, model),
+        _quality(fine, model),
         tuple(_warnings(scan, location, window, model)),
     )
 
@@ -240,7 +243,7 @@ class _Fine:
     def __init__(self, volume: Volume, scan: CoarseScan, window: ClassShares) -> None:
         self._volume, self._scan, self._window = volume, scan, window
         spacing = torch.tensor(volume.geometry.spacing, dtype=torch.float32)
-        self._ratio: list[float] = (spacing / scan.step_mm).flip(0).tolist()
+        self._ratio: list[float] = (spacing / window.step_mm).flip(0).tolist()
         low, rows, columns = box = self._box([(0, side) for side in window.share.shape[1:]])
         size = max(1, _SLAB // max(1, (rows[1] - rows[0]) * (columns[1] - columns[0])))
         firsts = range(low[0], low[1], size)
@@ -263,7 +266,7 @@ class _Fine:
                     slice(first - start, last - start)
                     for (first, last), (start, _) in zip(part, slab, strict=True)
                 )
-                yield index, where, self.read(self._window.share[index], part)
+                yield index, where, self.read(self._window.share[index].float(), part)
 
     def read(self, values: Tensor, part: Box) -> Tensor:
         """Interpolate values [K, J, I] of the window at the voxels of a box."""
