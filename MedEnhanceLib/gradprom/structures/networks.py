@@ -29,9 +29,7 @@ class Levels(nn.Module):
         is_normalized: whether features are normalized over the volume.
     """
 
-    def __init__(
-        self, channels: int, widths: Sequence[int], *, is_normalized: bool = True
-    ) -> None:
+    def __init__(self, channels: int, widths: Sequence[int], *, is_normalized: bool = True) -> None:
         super().__init__()
         block = _block if is_normalized else _plain_block
         inputs = (channels, *widths[:-1])

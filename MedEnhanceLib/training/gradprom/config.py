@@ -59,16 +59,27 @@ class TrainHeadConfig(NetworkTrainingConfig):
     enhanced_share: float = option(
         0.3, help="share of the painted scans that are enhanced, with an enhancer", low=0, high=1
     )
+    start: str = option(
+        "",
+        help="name or folder of a head whose networks the training goes on from; it needs the same "
+        "structures and tissues; empty: from random weights",
+        metavar="NAME",
+    )
     name: str = "structures"
     # Chosen in trials (decision 0075). Measured as a whole by Benchmarks/segmentation.py.
-    steps: int = option(9000, help="of the optimizers", low=1, high=10_000_000)
+    steps: int = option(
+        9000,
+        help="of the optimizer of the corrector, which sees voxels of 2 mm",
+        low=0,
+        high=10_000_000,
+    )
     locator_steps: int = option(
-        3000, help="of the optimizer of the locator", low=1, high=10_000_000
+        3000, help="of the optimizer of the locator", low=0, high=10_000_000
     )
     fine_steps: int = option(
         6000,
         help="of the optimizer of the refiner, which sees voxels of 1 mm",
-        low=1,
+        low=0,
         high=10_000_000,
     )
     sides: tuple[int, ...] = option(

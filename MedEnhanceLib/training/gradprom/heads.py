@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.export import record_fields
@@ -18,7 +18,7 @@ from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.core.labels import Label, color_of
 from MedEnhanceLib.core.metrics import dice
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
 from MedEnhanceLib.gradprom.structures.correcting import histograms_of, posteriors, shares_of
 from MedEnhanceLib.gradprom.structures.locating import Location, coarsening
@@ -81,6 +81,7 @@ def train_head(
     monitor: Monitor | None = None,
     *,
     enhancer: Enhancer | None = None,
+    start: StructureModel | None = None,
 ) -> Path:
     """Train a head from label maps alone, export its bundle, and measure it on painted scans.
 
@@ -91,6 +92,7 @@ def train_head(
             checkpoint there.
         monitor: progress, metrics and cancelling.
         enhancer: of the configuration; None if it names none.
+        start: the head that the configuration goes on from; None if it names none.
     Returns:
         The bundle's folder, `out/<name>`.
     Raises:
@@ -111,12 +113,22 @@ def train_head(
     count = len(training)
     space, placements = make_space(maps, anatomy, count, monitor.part(0.02, 0.08))
     painter = Painter(maps[:count], placements[:count], space, anatomy)
-    locator = _train_locator(
-        config, painter, anatomy, device, out / "locator", monitor.part(0.08, 0.25)
+    torch.manual_seed(config.seed)
+    locator = Locator(config.locator_widths)
+    corrector = Corrector(len(anatomy.classes), config.widths)
+    refiner = Refiner(len(anatomy.classes), config.fine_widths)
+    if start is not None:
+        _go_on(start, anatomy, locator, corrector, refiner)
+    steps = monitor.part(0.08, 0.2)
+    locator = _train_locator(config, locator, painter, anatomy, device, out / "locator", steps)
+    steps = monitor.part(0.2, 0.55)
+    corrector, seconds = _train_corrector(config, corrector, painter, device, out, steps, enhancer)
+    steps = monitor.part(0.55, 0.97)
+    refiner, more = _train_refiner(
+        config, refiner, painter, corrector, device, out / "refiner", steps
     )
-    steps = monitor.part(0.25, 0.97)
-    corrector, seconds = _train_corrector(config, painter, anatomy, device, out, steps, enhancer)
-    model = StructureModel(config.name, anatomy, space, locator, corrector, {}, {})
+    seconds += more
+    model = StructureModel(config.name, anatomy, space, locator, corrector, refiner, {}, {})
     measured: dict[str, Any] = {}
     if held_out:
         others = Painter(maps[count:], placements[count:], space, anatomy)
@@ -126,6 +138,25 @@ def train_head(
         record_fields(bundle.folder, measured)
     monitor.progress(1.0, "model written")
     return bundle.folder
+
+
+def _go_on(start: StructureModel, anatomy: Anatomy, *networks: nn.Module) -> None:
+    """Take over the weights of a head's locator, corrector and refiner, in this order."""
+    if start.anatomy.classes != anatomy.classes:
+        raise ConfigError(
+            f"start: the head {start.name} has other structures than these label maps",
+            "Give the tissues and structures that it was trained with, or leave start out.",
+        )
+    for network, known in zip(networks, (start.locator, start.corrector, start.refiner)):
+        if known is None:
+            continue
+        try:
+            network.load_state_dict(known.state_dict())
+        except RuntimeError as cause:
+            raise ConfigError(
+                f"start: the networks of the head {start.name} have other widths",
+                "Leave out widths, locator_widths and fine_widths.",
+            ) from cause
 
 
 def _split(config: TrainHeadConfig, folder: Path) -> tuple[list[Path], list[Path]]:
@@ -267,6 +298,7 @@ def _limits(
 
 def _train_locator(
     config: TrainHeadConfig,
+    network: Locator,
     painter: Painter,
     anatomy: Anatomy,
     device: str,
@@ -277,15 +309,14 @@ def _train_locator(
 
     Args:
         config: of the training.
+        network: before the training.
         painter: of the maps that are trained on.
         anatomy: classes.
         device: of the network; scans are painted on the CPU.
         out: folder of the checkpoint.
         monitor: progress, metrics and cancelling.
     """
-    torch.manual_seed(config.seed)
-    network = Locator(config.locator_widths).to(device)
-    learner = Learner(network, _FASTER * config.learning_rate, config.ema, _BETAS)
+    learner = Learner(network.to(device), _FASTER * config.learning_rate, config.ema, _BETAS)
 
     def paint(number: int) -> Painted:
         rng = np.random.default_rng([config.seed, 2, number])
@@ -313,17 +344,15 @@ def _train_locator(
 
 def _train_corrector(
     config: TrainHeadConfig,
+    network: Corrector,
     painter: Painter,
-    anatomy: Anatomy,
     device: str,
     out: Path,
     monitor: Monitor,
     enhancer: Enhancer | None,
 ) -> tuple[Corrector, float]:
     """Train the corrector as `_train_locator`, on enhanced scans too; returns also the seconds."""
-    torch.manual_seed(config.seed)
-    network = Corrector(len(anatomy.classes), config.widths).to(device)
-    learner = Learner(network, config.learning_rate, config.ema, _BETAS)
+    learner = Learner(network.to(device), config.learning_rate, config.ema, _BETAS)
 
     def paint(number: int) -> tuple[Painted, Tensor]:
         rng = np.random.default_rng([config.seed, number])
@@ -395,13 +424,12 @@ def look_first(
     half = (slice(None), *(slice(side.start // 2, side.stop // 2) for side in part))
     fine = F.interpolate(first[None], scale_factor=2, mode="trilinear", align_corners=False)
     share = shares_of(image[part], fine[(0, slice(None), *part)], likelihood)
-    return FirstLook(
-        image[part][None], share, first[half], scan.about[half], scan.classes[part]
-    )
+    return FirstLook(image[part][None], share, first[half], scan.about[half], scan.classes[part])
 
 
 def _train_refiner(
     config: TrainHeadConfig,
+    network: Refiner,
     painter: Painter,
     corrector: Corrector,
     device: str,
@@ -409,11 +437,7 @@ def _train_refiner(
     monitor: Monitor,
 ) -> tuple[Refiner, float]:
     """Train the refiner of a corrector on painted scans of 1 mm; returns also the seconds."""
-    torch.manual_seed(config.seed)
-    classes = corrector.out.out_channels - 1
-    learner = Learner(
-        Refiner(classes, config.fine_widths).to(device), config.learning_rate, config.ema, _BETAS
-    )
+    learner = Learner(network.to(device), config.learning_rate, config.ema, _BETAS)
 
     def paint(number: int) -> FirstLook:
         rng = np.random.default_rng([config.seed, 3, number])
