@@ -76,7 +76,7 @@ class Location:
 
 
 def make_scan(volume: Volume) -> CoarseScan:
-    """Resample a canonical volume to voxels of about 2 mm."""
+    """Resample an upright volume to voxels of about 2 mm."""
     scaling_for(volume)  # refuses what single precision does not hold
     spacing = volume.geometry.spacing[::-1]
     size = [

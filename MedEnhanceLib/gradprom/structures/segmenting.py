@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -86,7 +87,7 @@ class PlacedScan(NamedTuple):
 
 
 def place(volume: Volume, model: StructureModel) -> PlacedScan:
-    """Find the structures in a canonical single volume, which takes seconds."""
+    """Find the structures in an upright single volume, which takes seconds."""
     scan = make_scan(volume)
     return PlacedScan(scan, locate(scan, model))
 
@@ -112,7 +113,7 @@ def find_unlike(location: Location | None, limits: Mapping[str, float]) -> str:
 def segment_structures(
     volume: Volume, placement: PlacedScan, model: StructureModel, device: str, monitor: Monitor
 ) -> VoxelLabels:
-    """Segment a canonical single volume.
+    """Segment an upright single volume.
 
     Args:
         volume: any spacing.
@@ -200,7 +201,7 @@ def _label_voxels(
     A histogram of each class, weighted by its probability, says how likely each intensity is.
 
     Args:
-        volume: canonical.
+        volume: upright.
         scan: of it, resampled by `make_scan`.
         window: its classes.
         model: the head.
@@ -314,7 +315,10 @@ class _Fine:
 
 
 class StructureSegmenter(HeadSegmenter):
-    """Structures with sides, their uncertainty and expected quality."""
+    """Structures with sides, their uncertainty and expected quality.
+
+    It learned upright heads, and turns a volume whose thick slices are not axial.
+    """
 
     @property
     def _model(self) -> StructureModel:
@@ -333,11 +337,14 @@ class StructureSegmenter(HeadSegmenter):
             monitor: receives progress; may cancel.
         """
         monitor.progress(0.0, "placing the structures")
-        return segment_structures(volume, self._placed(volume), self._model, device, monitor)
+        placement, turn = self._placed(volume), volume.geometry.upright_turn
+        made = segment_structures(volume.upright(), placement, self._model, device, monitor)
+        uncertainty = None if made.uncertainty is None else turn.undo(made.uncertainty)
+        return replace(made, labels=turn.undo(made.labels), uncertainty=uncertainty)
 
     def _placed(self, volume: Volume) -> PlacedScan:
         """Find the structures in a volume; for the last volume they are known."""
         known: tuple[Volume, PlacedScan] | None = vars(self).get("_last")
         if known is None or known[0] is not volume:
-            known = vars(self)["_last"] = volume, place(volume, self._model)
+            known = vars(self)["_last"] = volume, place(volume.upright(), self._model)
         return known[1]

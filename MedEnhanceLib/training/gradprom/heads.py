@@ -180,7 +180,7 @@ def _read(paths: list[Path], monitor: Monitor) -> list[Volume]:
     volumes = []
     for number, path in enumerate(paths):
         monitor.progress(number / len(paths), f"reading {path.name}")
-        volume = load(path, modality="SEG").single().canonical()
+        volume = load(path, modality="SEG").single().upright()
         voxels = volume.voxels
         is_whole = np.issubdtype(voxels.dtype, np.integer) or bool((voxels == voxels.round()).all())
         if not is_whole or voxels.min() < 0 or voxels.max() > _LARGEST or not voxels.any():
