@@ -20,7 +20,7 @@ from MedEnhanceLib.gradprom.segmenters import HeadSegmenter, VoxelLabels
 from MedEnhanceLib.gradprom.structures.correcting import ClassShares, correct
 from MedEnhanceLib.gradprom.structures.locating import CoarseScan, Location, locate, make_scan
 from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
-from MedEnhanceLib.gradprom.structures.networks import VOXEL_MM, scaled
+from MedEnhanceLib.gradprom.structures.networks import scaled
 from MedEnhanceLib.gradprom.structures.space import smooth
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -54,27 +54,21 @@ def expected_dice(share: Tensor, classes: Tensor, index: int) -> float:
     return 2 * float(share[index][shown].sum()) / (count + float(share[index].sum()))
 
 
-def segment_painted(image: Tensor, model: StructureModel) -> tuple[Location, Tensor, float] | None:
-    """Segment an image of 2 mm, 0 to 1; None where no structures are shown.
-
-    Returns the location, the probabilities [C, K, J, I] on the image's grid, and their mean entropy
-    in the structures.
-    """
-    scan = CoarseScan(image, (0.0, 1.0), torch.full((3,), VOXEL_MM))
-    location = locate(scan, model)
-    if location is None:
-        return None
-    window = correct(scan, location, model)
-    share = torch.zeros(len(window.share), *image.shape)
+def segment_painted(
+    scan: CoarseScan, location: Location, model: StructureModel
+) -> tuple[Tensor, float]:
+    """Segment a scan; returns probabilities [C, K, J, I], and their entropy in the structures."""
+    window, shape = correct(scan, location, model), scan.image.shape
+    share = torch.zeros(len(window.share), *shape)
     share[0] = 1
     parts, places = [], []
-    for first, count, size in zip(window.start, window.share.shape[1:], image.shape, strict=True):
+    for first, count, size in zip(window.start, window.share.shape[1:], shape, strict=True):
         low, high = max(0, first), min(size, first + count)
         places.append(slice(low, high))
         parts.append(slice(low - first, high - first))
     share[(slice(None), *places)] = window.share[(slice(None), *parts)]
     inner = model.anatomy.inner(share) > 0.5
-    return location, share, float(_entropy(share)[inner].mean()) if inner.any() else 1.0
+    return share, float(_entropy(share)[inner].mean()) if inner.any() else 1.0
 
 
 class PlacedScan(NamedTuple):
@@ -133,18 +127,19 @@ def segment_structures(
     return VoxelLabels(
         labels,
         uncertainty,
-        _quality(window, model),
+        _quality(window, location, model),
         tuple(_warnings(scan, location, window, model)),
     )
 
 
-def _quality(window: ClassShares, model: StructureModel) -> dict[str, float]:
+def _quality(window: ClassShares, location: Location, model: StructureModel) -> dict[str, float]:
     """Return the expected Dice of each label, by the calibration of the head."""
     classes = window.share.argmax(0)
     by_class = {}
     for index, name in enumerate(model.anatomy.structures, 1):
-        slope, offset = model.quality.get(name, (1.0, 0.0))
-        expected = slope * expected_dice(window.share, classes, index) + offset
+        of_certainty, of_placement, offset = model.quality.get(name, (1.0, 0.0, 0.0))
+        expected = of_certainty * expected_dice(window.share, classes, index)
+        expected += of_placement * location.information + offset
         by_class[index] = min(1.0, max(0.0, expected)) if expected == expected else expected
     right, left = model.anatomy.values
     return {
