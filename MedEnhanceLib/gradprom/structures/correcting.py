@@ -82,7 +82,7 @@ def correct(
     places = placement(points).movedim(-1, 0)
     share, left = _probabilities(part, places, model, device, is_averaged=True)
     _remove_islands(share, len(model.anatomy.structures))
-    return ClassShares(tuple(start), share, left, placement)
+    return ClassShares(tuple(start), model.weighted(share), left, placement)
 
 
 def _remove_islands(share: Tensor, structures: int) -> None:
