@@ -8,15 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.structures.locating import (
     CoarseScan,
     Location,
     largest,
-    resampled,
 )
 from MedEnhanceLib.gradprom.structures.model import StructureModel
-from MedEnhanceLib.gradprom.structures.networks import FINE_MM, scaled
+from MedEnhanceLib.gradprom.structures.networks import scaled
 from MedEnhanceLib.gradprom.structures.space import Placement, fit_placement, index_grid
 from MedEnhanceLib.learning.precision import mixed_precision
 
@@ -94,13 +92,13 @@ def correct(
 
 
 def refine(
-    volume: Volume, scan: CoarseScan, window: ClassShares, model: StructureModel, device: str
+    image: Tensor, scan: CoarseScan, window: ClassShares, model: StructureModel, device: str
 ) -> ClassShares:
     """Refine the classes around the structures to voxels of 1 mm.
 
     Args:
-        volume: canonical.
-        scan: of it, by `make_scan`.
+        image: [2 K, 2 J, 2 I], the scan's field of view in voxels of half the side.
+        scan: of 2 mm, [K, J, I].
         window: classes of its voxels, by `correct`.
         model: with a refiner.
         device: of the network, as PyTorch names it.
@@ -113,7 +111,6 @@ def refine(
     first = window.share[(slice(None), *box)]
     start = [a + side.start for a, side in zip(window.start, box, strict=True)]
     sides = list(first.shape[1:])
-    image = resampled(volume, [2 * n for n in scan.image.shape], FINE_MM)
     image = scaled(_cut(image, [2 * a for a in start], [2 * n for n in sides]), scan.scale)
     places = window.placement((index_grid(sides) + torch.tensor(start[::-1])) * scan.step_mm)
     likelihood = histograms_of(image[::2, ::2, ::2].reshape(-1), first.flatten(1))
@@ -126,8 +123,8 @@ def refine(
         share[:, slab.fine], mean[:, slab.own] = fine.half(), F.avg_pool3d(fine, 2)
     network = model.refiner.to(device)
     with torch.inference_mode(), mixed_precision(device):
-        inputs = (image[None], mean, first, places.movedim(-1, 0))
-        features = network.features(*(item[None].to(device) for item in inputs))
+        cells = (image[None], mean, first, places.movedim(-1, 0))
+        features = network.features(*(item[None].to(device) for item in cells))
         result = torch.empty_like(share)
         for slab in slabs:
             seen = slice(2 * slab.seen.start, 2 * slab.seen.stop)

@@ -140,6 +140,11 @@ def locate(scan: CoarseScan, model: StructureModel) -> Location | None:
     )
 
 
+def information_at(scan: CoarseScan, affine: Tensor, model: StructureModel) -> float:
+    """Measure the mutual information as `locate`, of a scan placed by an affine [3, 4]."""
+    return register(*_halved(scan), [affine], model, steps=1)[1]
+
+
 def _upright(look: _Look) -> Tensor:
     """Keep what a look says of the middle of the structures, and nothing of turn and size."""
     middle = look.points[look.shown > 0.5].mean(0)
@@ -242,7 +247,12 @@ def largest(mask: Tensor) -> Tensor:
 
 
 def register(
-    image: Tensor, to_mm: Tensor, starts: Sequence[Tensor], model: StructureModel
+    image: Tensor,
+    to_mm: Tensor,
+    starts: Sequence[Tensor],
+    model: StructureModel,
+    *,
+    steps: int = _STEPS,
 ) -> tuple[Tensor, float]:
     """Refine affines from a scan to the space; return the best, and its mutual information.
 
@@ -255,6 +265,7 @@ def register(
         to_mm: [3, 4], from its indices to mm; diagonal but for the shift.
         starts: affines [3, 4] from mm to the space.
         model: the head.
+        steps: of the optimizer; the information is that before the last.
     """
     sitk = require("SimpleITK", purpose="Segmenting a volume")
     template, mask = _template(model)
@@ -267,7 +278,7 @@ def register(
         method.SetMetricAsMattesMutualInformation(_BINS)
         method.SetMetricFixedMask(inner)
         method.SetInterpolator(sitk.sitkLinear)
-        method.SetOptimizerAsRegularStepGradientDescent(_FIRST_MM, _LAST_MM, _STEPS)
+        method.SetOptimizerAsRegularStepGradientDescent(_FIRST_MM, _LAST_MM, steps)
         method.SetOptimizerScalesFromPhysicalShift()
         method.SetSmoothingSigmasPerLevel([1.0])
         method.SetShrinkFactorsPerLevel([1])

@@ -150,7 +150,9 @@ class Refiner(nn.Module):
             first: [B, C, k, j, i], classes of the corrector.
             places: [B, 3, k, j, i], mm of the common space.
         """
-        return self.body(torch.cat([_to_depth(image), share, first, places / PLACE_MM], 1))  # type: ignore[no-any-return]
+        cells = [_to_depth(image), share, first, places / PLACE_MM]
+        features: Tensor = self.body(torch.cat(cells, 1))
+        return features
 
     def forward(self, features: Tensor, image: Tensor, share: Tensor) -> Tensor:
         """Return logits of the classes [B, C, K, J, I].

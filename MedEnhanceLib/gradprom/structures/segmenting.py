@@ -19,9 +19,15 @@ from MedEnhanceLib.core.arrays import Bytes, Floats
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.segmenters import HeadSegmenter, VoxelLabels
 from MedEnhanceLib.gradprom.structures.correcting import ClassShares, correct, refine
-from MedEnhanceLib.gradprom.structures.locating import CoarseScan, Location, locate, make_scan
+from MedEnhanceLib.gradprom.structures.locating import (
+    CoarseScan,
+    Location,
+    locate,
+    make_scan,
+    resampled,
+)
 from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
-from MedEnhanceLib.gradprom.structures.networks import VOXEL_MM, scaled
+from MedEnhanceLib.gradprom.structures.networks import FINE_MM, scaled
 from MedEnhanceLib.gradprom.structures.space import smooth
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -56,27 +62,30 @@ def expected_dice(share: Tensor, classes: Tensor, index: int) -> float:
     return 2 * float(of_class[shown].sum()) / (count + float(of_class.sum()))
 
 
-def segment_painted(image: Tensor, model: StructureModel) -> tuple[Location, Tensor, float] | None:
-    """Segment an image of 2 mm, 0 to 1; None where no structures are shown.
+def segment_painted(
+    image: Tensor, scan: CoarseScan, location: Location, model: StructureModel
+) -> tuple[Tensor, float]:
+    """Segment a painted scan.
 
-    Returns the location, the probabilities [C, K, J, I] on the image's grid, and their mean entropy
-    in the structures.
+    Args:
+        image: [K, J, I], voxels of 1 mm.
+        scan: the same of 2 mm.
+        location: of the structures.
+        model: the head.
+    Returns probabilities [C, K, J, I] in half precision, and their entropy in the structures.
     """
-    scan = CoarseScan(image, (0.0, 1.0), torch.full((3,), VOXEL_MM))
-    location = locate(scan, model)
-    if location is None:
-        return None
-    window = correct(scan, location, model)
-    share = torch.zeros(len(window.share), *image.shape)
+    window, shape = correct(scan, location, model), image.shape
+    window = refine(image, scan, window, model, "cpu")
+    share = torch.zeros(len(window.share), *shape, dtype=torch.float16)
     share[0] = 1
     parts, places = [], []
-    for first, count, size in zip(window.start, window.share.shape[1:], image.shape, strict=True):
+    for first, count, size in zip(window.start, window.share.shape[1:], shape, strict=True):
         low, high = max(0, first), min(size, first + count)
         places.append(slice(low, high))
         parts.append(slice(low - first, high - first))
     share[(slice(None), *places)] = window.share[(slice(None), *parts)]
     inner = model.anatomy.inner(share) > 0.5
-    return location, share, float(_entropy(share)[inner].mean()) if inner.any() else 1.0
+    return share, float(_entropy(share)[inner].mean()) if inner.any() else 1.0
 
 
 class PlacedScan(NamedTuple):
@@ -132,23 +141,28 @@ def segment_structures(
     monitor.progress(0.15, "recognizing structures")
     window = correct(scan, location, model, device)
     monitor.progress(0.5, "refining structures")
-    fine = refine(volume, scan, window, model, device) if model.refiner else window
+    fine = window
+    if model.refiner:
+        image = resampled(volume, [2 * n for n in scan.image.shape], FINE_MM)
+        fine = refine(image, scan, window, model, device)
+    fine = replace(fine, share=model.weighted(fine.share))
     labels, uncertainty = _label_voxels(volume, scan, fine, model, monitor.part(0.8, 1))
     return VoxelLabels(
         labels,
         uncertainty,
-        _quality(fine, model),
+        _quality(fine, location, model),
         tuple(_warnings(scan, location, window, model)),
     )
 
 
-def _quality(window: ClassShares, model: StructureModel) -> dict[str, float]:
+def _quality(window: ClassShares, location: Location, model: StructureModel) -> dict[str, float]:
     """Return the expected Dice of each label, by the calibration of the head."""
     classes = window.share.argmax(0)
     by_class = {}
     for index, name in enumerate(model.anatomy.structures, 1):
-        slope, offset = model.quality.get(name, (1.0, 0.0))
-        expected = slope * expected_dice(window.share, classes, index) + offset
+        of_certainty, of_placement, offset = model.quality.get(name, (1.0, 0.0, 0.0))
+        expected = of_certainty * expected_dice(window.share, classes, index)
+        expected += of_placement * location.information + offset
         by_class[index] = min(1.0, max(0.0, expected)) if expected == expected else expected
     right, left = model.anatomy.values
     return {

@@ -14,14 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.export import record_fields
-from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.core.labels import Label, color_of
-from MedEnhanceLib.core.metrics import dice
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
 from MedEnhanceLib.gradprom.structures.correcting import histograms_of, posteriors, shares_of
-from MedEnhanceLib.gradprom.structures.locating import Location, coarsening
 from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.gradprom.structures.networks import (
     FINE_MM,
@@ -31,7 +28,6 @@ from MedEnhanceLib.gradprom.structures.networks import (
     scale_of,
     scaled,
 )
-from MedEnhanceLib.gradprom.structures.segmenting import expected_dice, find_unlike, segment_painted
 from MedEnhanceLib.gradprom.structures.space import TissueMap, make_space
 from MedEnhanceLib.io import load
 from MedEnhanceLib.learning.precision import mixed_precision, without_tf32
@@ -41,7 +37,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.training.gradprom.enhanced import Enhancer
 from MedEnhanceLib.training.gradprom.head_export import export_structures
-from MedEnhanceLib.training.gradprom.painting import NO_SIDE, Painted, Painter, smooth_all
+from MedEnhanceLib.training.gradprom.measuring import measure
+from MedEnhanceLib.training.gradprom.painting import NO_SIDE, Painted, Painter, coarsened
 
 Scan = TypeVar("Scan")
 #: Largest value of a label map; room around what it labels, in voxels.
@@ -61,16 +58,6 @@ _BETAS = (0.9, 0.99)
 _FASTER = 2.0
 #: A structure of fewer voxels in a scan does not enter the Dice term.
 _FEWEST = 20
-# Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/segmentation.py.
-#: What lies within this share of the painted scans' range is usual.
-_MARGIN = 0.9
-#: Least voxels of a structure, and least scans that show it, for its measurement.
-_LEAST_VOXELS, _LEAST_SCANS = 50, 3
-#: Slopes of true Dice by expected that are credible.
-_SLOPES = (0.0, 2.0)
-#: Painted scans of held-out maps on which a head is measured, and their sides beyond those of the
-#: training.
-_MEASURED, _LARGER = 12, 32
 
 
 @without_tf32
@@ -132,7 +119,7 @@ def train_head(
     measured: dict[str, Any] = {}
     if held_out:
         others = Painter(maps[count:], placements[count:], space, anatomy)
-        model, measured = _measure(model, others, config, monitor.part(0.97, 1))
+        model, measured = measure(model, others, config, monitor.part(0.97, 1))
     bundle = export_structures(out / config.name, config, model, count, seconds, enhancer)
     if measured:
         record_fields(bundle.folder, measured)
@@ -147,7 +134,8 @@ def _go_on(start: StructureModel, anatomy: Anatomy, *networks: nn.Module) -> Non
             f"start: the head {start.name} has other structures than these label maps",
             "Give the tissues and structures that it was trained with, or leave start out.",
         )
-    for network, known in zip(networks, (start.locator, start.corrector, start.refiner)):
+    known_networks = (start.locator, start.corrector, start.refiner)
+    for network, known in zip(networks, known_networks, strict=True):
         if known is None:
             continue
         try:
@@ -207,93 +195,6 @@ def _map_of(volume: Volume, anatomy: Anatomy) -> TissueMap:
     part = tuple(slice(a, b + _RIM + 1) for a, b in zip(low, index.max(0), strict=True))
     geometry = volume.geometry.cropped((int(low[2]), int(low[1]), int(low[0])))
     return TissueMap(np.ascontiguousarray(tissues[part]), geometry.affine_lps)
-
-
-def _measure(
-    model: StructureModel, painter: Painter, config: TrainHeadConfig, monitor: Monitor
-) -> tuple[StructureModel, dict[str, Any]]:
-    """Measure a head on painted scans of held-out maps.
-
-    Returns the model with its quality (how Dice follows from certainty) and its limits (beyond
-    which a volume is refused), and fields of the card.
-    """
-    names = model.anatomy.structures
-    true, expected = np.full((2, _MEASURED, len(names)), np.nan)
-    locations: list[Location] = []
-    entropies: list[float] = []
-    k, j, i = (side + _LARGER for side in config.sides)
-    for number in range(_MEASURED):
-        monitor.progress(number / _MEASURED, "measuring painted scans")
-        rng = np.random.default_rng([config.seed, 1, number])
-        scan = painter.draw(rng, (k, j, i))
-        result = segment_painted(scan.image, model)
-        if result is None:
-            continue
-        location, share, entropy = result
-        classes, place = share.argmax(0), len(locations)
-        locations.append(location)
-        entropies.append(entropy)
-        for index in range(len(names)):
-            if int((scan.classes == index + 1).sum()) > _LEAST_VOXELS:
-                true[place, index] = dice(scan.classes.numpy(), classes.numpy(), index + 1)
-                expected[place, index] = expected_dice(share, classes, index + 1)
-    limits = _limits(config, locations, entropies)
-    refused = [bool(find_unlike(location, limits)) for location in locations]
-    quality = _calibration(names, expected[: len(locations)], true[: len(locations)], refused)
-    known = ~np.isnan(true[: len(locations)])
-    row: dict[str, Any] = {"subject": f"{_MEASURED} painted scans of held-out maps"}
-    row |= {
-        name: round(float(true[: len(locations), index][known[:, index]].mean()), 3)
-        for index, name in enumerate(names)
-        if known[:, index].any()
-    }
-    return replace(model, quality=quality, limits=limits), {"measured": [row]}
-
-
-def _calibration(
-    names: tuple[str, ...], expected: Doubles, true: Doubles, refused: list[bool]
-) -> dict[str, tuple[float, float]]:
-    """Fit true by expected Dice: one slope, and an offset for each structure.
-
-    Args:
-        names: of the structures.
-        expected: [scans, structures], NaN where one is not shown.
-        true: the same.
-        refused: of the scans, which users do not see either.
-    """
-    known = np.isfinite(expected) & np.isfinite(true) & ~np.array(refused, bool)[:, None]
-    count = known.sum(0)
-    if not known.any():
-        return {}
-    x, y = np.where(known, expected, 0), np.where(known, true, 0)
-    mean_x, mean_y = x.sum(0) / np.maximum(count, 1), y.sum(0) / np.maximum(count, 1)
-    dx, dy = np.where(known, x - mean_x, 0), np.where(known, y - mean_y, 0)
-    slope = float(np.clip((dx * dy).sum() / max(1e-6, (dx**2).sum()), *_SLOPES))
-    return {
-        name: (round(slope, 4), round(float(mean_y[index] - slope * mean_x[index]), 4))
-        for index, name in enumerate(names)
-        if count[index] >= _LEAST_SCANS
-    }
-
-
-def _limits(
-    config: TrainHeadConfig, locations: list[Location], entropies: list[float]
-) -> dict[str, float]:
-    """Return what a volume is refused or warned for: a margin beyond most painted scans."""
-    if not locations:
-        return {}
-    scales = [scale for location in locations for scale in location.scales]
-    volumes = [location.volume_ml for location in locations]
-    information = [location.information for location in locations]
-    least = config.least_information or _MARGIN * float(np.percentile(information, 5))
-    return {
-        "information": round(least, 3),
-        "scale_low": round(_MARGIN * float(np.percentile(scales, 5)), 3),
-        "scale_high": round(float(np.percentile(scales, 95)) / _MARGIN, 3),
-        "low_ml": round(_MARGIN * min(volumes), 1),
-        "high_ml": round(max(volumes) / _MARGIN, 1),
-        "entropy": round(max(entropies) / _MARGIN, 3),
-    }
 
 
 def _train_locator(
@@ -408,7 +309,7 @@ def look_first(
         sides: of the part; even.
         rng: draws its place.
     """
-    coarse = F.avg_pool3d(smooth_all(scan.image, coarsening(FINE_MM))[None], 2)[0]
+    coarse = coarsened(scan.image)
     scale = scale_of(coarse)
     image, coarse = scaled(scan.image, scale), scaled(coarse, scale)
     prior, places = F.avg_pool3d(scan.prior, 2), F.avg_pool3d(scan.about, 2)
@@ -419,12 +320,16 @@ def look_first(
     count = len(first)
     values = image[::2, ::2, ::2].reshape(-1)
     likelihood = histograms_of(values, first.reshape(count, -1))
-    starts = [2 * int(rng.integers((n - m) // 2 + 1)) for n, m in zip(image.shape, sides)]
-    part = tuple(slice(start, start + m) for start, m in zip(starts, sides))
+    starts = [
+        2 * int(rng.integers((n - m) // 2 + 1)) for n, m in zip(image.shape, sides, strict=True)
+    ]
+    k, j, i = part = [slice(start, start + m) for start, m in zip(starts, sides, strict=True)]
     half = (slice(None), *(slice(side.start // 2, side.stop // 2) for side in part))
     fine = F.interpolate(first[None], scale_factor=2, mode="trilinear", align_corners=False)
-    share = shares_of(image[part], fine[(0, slice(None), *part)], likelihood)
-    return FirstLook(image[part][None], share, first[half], scan.about[half], scan.classes[part])
+    share = shares_of(image[k, j, i], fine[0, :, k, j, i], likelihood)
+    return FirstLook(
+        image[None, k, j, i], share, first[half], scan.about[half], scan.classes[k, j, i]
+    )
 
 
 def _train_refiner(

@@ -19,7 +19,8 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.degradation.acquisition import Scanner
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
-from MedEnhanceLib.gradprom.structures.networks import VOXEL_MM, scale_of, scaled
+from MedEnhanceLib.gradprom.structures.locating import coarsening
+from MedEnhanceLib.gradprom.structures.networks import FINE_MM, VOXEL_MM, scale_of, scaled
 from MedEnhanceLib.gradprom.structures.space import Placement, Space, TissueMap, smooth
 
 #: Value of `Painted.left` where no side is stated.
@@ -254,6 +255,11 @@ def smooth_all(values: Tensor, sigma: float) -> Tensor:
     for axis in (-3, -2, -1):
         values = smooth(values, sigma, axis)
     return values
+
+
+def coarsened(image: Tensor) -> Tensor:
+    """Average an image of voxels of 1 mm to those of 2 mm, as volumes are resampled."""
+    return F.avg_pool3d(smooth_all(image, coarsening(FINE_MM))[None], 2)[0]
 
 
 def normalize(image: Tensor) -> Tensor:
