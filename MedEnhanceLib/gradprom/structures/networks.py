@@ -165,7 +165,8 @@ class Refiner(nn.Module):
         values = torch.cat([_to_space(self.spread(features)), image.to(features.dtype)], 1)
         logs = (share + 3e-3).log()
         logits = self.out(torch.cat([self.fine(values), logs.to(features.dtype)], 1))
-        return logits.float() + self.trust * logs.float()
+        corrected: Tensor = logits.float() + self.trust * logs.float()
+        return corrected
 
 
 def _plain_block(inputs: int, outputs: int, count: int = 2) -> nn.Sequential:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,6 +23,7 @@ from MedEnhanceLib.gradprom.structures.correcting import histograms_of, posterio
 from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.gradprom.structures.networks import (
     FINE_MM,
+    VOXEL_MM,
     Corrector,
     Locator,
     Refiner,
@@ -49,8 +51,8 @@ _LOCATOR_MM = 4.0
 #: Share of the steps after which larger scans are drawn as well, and how often each: sides of the
 #: configuration, and these plus 16 and plus 32.
 _LATE, _SIZES_EARLY, _SIZES_LATE = 0.6, (0.94, 0.06, 0.0), (0.55, 0.35, 0.1)
-#: Voxels of 1 mm around the parts that the refiner learns from, which the corrector sees as well.
-_AROUND_FINE = 24
+#: Parts of a painted scan that the refiner learns from, and share of those around a drawn class.
+_PARTS, _BY_CLASS = 4, 0.6
 #: Weight of the side's loss.
 _SIDE_WEIGHT = 0.3
 _BETAS = (0.9, 0.99)
@@ -280,7 +282,7 @@ def _train_corrector(
     return learner.averaged().cpu(), seconds
 
 
-class FirstLook(NamedTuple):
+class Part(NamedTuple):
     """Part of a painted scan of 1 mm, and what the corrector made of it, in cells of 2 mm.
 
     Attributes:
@@ -298,38 +300,48 @@ class FirstLook(NamedTuple):
     classes: Tensor
 
 
-def look_first(
-    scan: Painted, corrector: Corrector, sides: tuple[int, ...], rng: np.random.Generator
-) -> FirstLook:
-    """Correct a painted scan of 1 mm at 2 mm, and cut a part out of it.
+class FirstLook:
+    """A painted scan of 1 mm, and what the corrector makes of it at 2 mm.
 
     Args:
         scan: sides are multiples of 4.
         corrector: to be refined.
-        sides: of the part; even.
-        rng: draws its place.
     """
-    coarse = coarsened(scan.image)
-    scale = scale_of(coarse)
-    image, coarse = scaled(scan.image, scale), scaled(coarse, scale)
-    prior, places = F.avg_pool3d(scan.prior, 2), F.avg_pool3d(scan.about, 2)
-    with torch.inference_mode():
-        inputs = (coarse[None], posteriors(coarse, prior), prior, places)
-        first = corrector(*(item[None] for item in inputs))[0][0].softmax(0)
-    first = first.clone()
-    count = len(first)
-    values = image[::2, ::2, ::2].reshape(-1)
-    likelihood = histograms_of(values, first.reshape(count, -1))
-    starts = [
-        2 * int(rng.integers((n - m) // 2 + 1)) for n, m in zip(image.shape, sides, strict=True)
-    ]
-    k, j, i = part = [slice(start, start + m) for start, m in zip(starts, sides, strict=True)]
-    half = (slice(None), *(slice(side.start // 2, side.stop // 2) for side in part))
-    fine = F.interpolate(first[None], scale_factor=2, mode="trilinear", align_corners=False)
-    share = shares_of(image[k, j, i], fine[0, :, k, j, i], likelihood)
-    return FirstLook(
-        image[None, k, j, i], share, first[half], scan.about[half], scan.classes[k, j, i]
-    )
+
+    def __init__(self, scan: Painted, corrector: Corrector) -> None:
+        coarse = coarsened(scan.image)
+        scale = scale_of(coarse)
+        coarse = scaled(coarse, scale)
+        prior, places = F.avg_pool3d(scan.prior, 2), F.avg_pool3d(scan.about, 2)
+        with torch.inference_mode():
+            inputs = (coarse[None], posteriors(coarse, prior), prior, places)
+            first = corrector(*(item[None] for item in inputs))[0][0].softmax(0)
+        self._scan, self._image, self._first = scan, scaled(scan.image, scale), first.clone()
+        values = self._image[::2, ::2, ::2].reshape(-1)
+        self._likelihood = histograms_of(values, self._first.flatten(1))
+
+    def part(self, rng: np.random.Generator, sides: Sequence[int]) -> Part:
+        """Cut a part around a voxel, of any class or of one drawn before, so that all are seen.
+
+        Args:
+            rng: draws the place.
+            sides: of the part; even.
+        """
+        classes = self._scan.classes
+        shown = np.unique(classes.numpy()).tolist()
+        chosen = classes == shown[int(rng.integers(len(shown)))]
+        places = (chosen if rng.random() < _BY_CLASS else torch.ones_like(chosen)).nonzero()
+        middle = places[int(rng.integers(len(places)))].tolist()
+        starts = [
+            min(max(0, at - side // 2), count - side) // 2 * 2
+            for at, side, count in zip(middle, sides, classes.shape, strict=True)
+        ]
+        k, j, i = (slice(start, start + side) for start, side in zip(starts, sides, strict=True))
+        half = (slice(None), *(slice(side.start // 2, side.stop // 2) for side in (k, j, i)))
+        first, image = self._first[half], self._image[k, j, i]
+        fine = F.interpolate(first[None], scale_factor=2, mode="trilinear")[0]
+        share = shares_of(image, fine, self._likelihood)
+        return Part(image[None], share, first, self._scan.about[half], classes[k, j, i])
 
 
 def _train_refiner(
@@ -344,16 +356,20 @@ def _train_refiner(
     """Train the refiner of a corrector on painted scans of 1 mm; returns also the seconds."""
     learner = Learner(network.to(device), config.learning_rate, config.ema, _BETAS)
 
-    def paint(number: int) -> FirstLook:
+    @lru_cache(maxsize=1)
+    def look(number: int) -> FirstLook:
         rng = np.random.default_rng([config.seed, 3, number])
-        k, j, i = (side + _AROUND_FINE for side in config.fine_sides)
-        scan = painter.draw(rng, (k, j, i), voxel_mm=FINE_MM)
-        return look_first(scan, corrector, config.fine_sides, rng)
+        k, j, i = (round(side * VOXEL_MM / FINE_MM) for side in config.sides)
+        return FirstLook(painter.draw(rng, (k, j, i), voxel_mm=FINE_MM), corrector)
 
-    look_of = _painted_ahead(paint, config.fine_steps)
+    def cut(number: int) -> Part:
+        rng = np.random.default_rng([config.seed, 4, number])
+        return look(number // _PARTS).part(rng, config.fine_sides)
+
+    part_of = _painted_ahead(cut, config.fine_steps)
 
     def loss_of(number: int) -> tuple[Tensor, dict[str, Tensor]]:
-        image, share, first, places, classes = (item.to(device) for item in look_of(number))
+        image, share, first, places, classes = (item.to(device) for item in part_of(number))
         with mixed_precision(device):
             mean = F.avg_pool3d(share, 2)[None]
             features = learner.network.features(image[None], mean, first[None], places[None])
