@@ -28,6 +28,8 @@ NO_SIDE = 2
 # Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/segmentation.py.
 #: Share of the scans of a known contrast, and of those that lie between two of them.
 _KNOWN, _BETWEEN = 0.8, 0.25
+#: Share of the scans in which borders of tissues fade.
+_FADED = 0.7
 #: Share of the scans that are as good as those of research, with little noise.
 _GOOD = 0.4
 #: Share of the scans with thick slices among those of coarse voxels, and their largest sides, mm.
@@ -171,7 +173,7 @@ class Painter:
             moved = at + torch.from_numpy(steps @ np.array(offset)).float()
             index, inside = self._index(number, moved)
             image += mean[(self._flat[number][index] & 127).long()] * inside
-        image /= len(_POINTS)
+        image = _fade(rng, image / len(_POINTS), float(np.linalg.norm(steps[:, 0])))
         texture = torch.from_numpy(rng.standard_normal(tissue.shape, np.float32))
         wave = noise_field(rng, int(rng.integers(8, 24)), tissue.shape) * 1.5
         image += spread[tissue.long()] * 0.6 * (texture + wave)
@@ -361,6 +363,15 @@ def _contrast(rng: np.random.Generator, anatomy: Anatomy) -> tuple[Tensor, Tenso
     spread = rng.uniform(0.01, 0.12, len(mean)) * np.where(outside, 1.5, 1)
     spread[0] = 0.01
     return torch.from_numpy(mean).float().clamp_min(0), torch.from_numpy(spread).float()
+
+
+def _fade(rng: np.random.Generator, image: Tensor, voxel_mm: float) -> Tensor:
+    """Blur borders of tissues in places: in scans those of the thalamus and of nuclei fade."""
+    if rng.random() >= _FADED:
+        return image
+    share = noise_field(rng, int(rng.integers(6, 16)), image.shape) + rng.uniform(-0.5, 1)
+    blurred = smooth_all(image, float(rng.uniform(1, 3)) / voxel_mm)
+    return torch.lerp(image, blurred, share.clamp(0, 1))
 
 
 def _blob(rng: np.random.Generator, inner: Tensor, voxel_mm: float) -> Tensor:
