@@ -30,10 +30,10 @@ from MedEnhanceLib.degradation.lowdose import ELECTRONIC
 from MedEnhanceLib.degradation.pipeline import LowDose, Rician
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.structures.correcting import MULTIPLE, correct, posteriors
-from MedEnhanceLib.gradprom.structures.locating import CoarseScan, coarsening
+from MedEnhanceLib.gradprom.structures.locating import resampling
 from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
 from MedEnhanceLib.gradprom.structures.segmenting import PlacedScan, place, segment_structures
-from MedEnhanceLib.gradprom.structures.space import index_grid, smooth
+from MedEnhanceLib.gradprom.structures.space import index_grid
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.describe import refuse_unfit
 from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
@@ -260,7 +260,7 @@ class _Scene:
             torch.from_numpy(scaling.apply(volume.voxels)),
             scaling.scale / (high - low),
             image,
-            _resampling(volume, grid, window.start, sides),
+            tuple(map(_part, resampling(volume), (0, 0, 0), window.start, sides)),
             share.half(),
             places.movedim(-1, 0).contiguous(),
             window.share.argmax(0).to(torch.uint8),
@@ -292,16 +292,3 @@ def _part(values: Tensor, axis: int, first: int, count: int) -> Tensor:
     before, after = max(0, -first), max(0, first + count - values.shape[axis])
     padding = [0, 0] * (values.dim() - 1 - axis) + [before, after]
     return F.pad(values, padding).narrow(axis, first + before, count)
-
-
-def _resampling(
-    volume: Volume, grid: CoarseScan, start: Sequence[int], sides: Sequence[int]
-) -> tuple[Tensor, ...]:
-    """Make the weights by which `make_scan` turns the voxels of each axis into those of 2 mm."""
-    parts = []
-    for axis, mm in enumerate(volume.geometry.spacing[::-1]):
-        count, goal = volume.shape[axis], grid.image.shape[axis]
-        lines = smooth(torch.eye(count), coarsening(mm), 1)
-        lines = F.interpolate(lines[None], size=goal, mode="linear", align_corners=False)[0]
-        parts.append(_part(lines.T.contiguous(), 0, start[axis], sides[axis]))
-    return tuple(parts)
