@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,8 @@ _MORE_LOOKS, _LEAST = 1, 32
 _ROOM = 4
 #: Fewer cells with structures are none.
 _FEWEST_CELLS = 100
+#: Nods of heads from which a registration may start, degrees, and how many starts are run.
+_NODS, _RUNS = (0, -15, 15, -30, 30), 2
 #: Bins of the histogram, steps of the optimizer, and its first and last step in mm.
 _BINS, _STEPS, _FIRST_MM, _LAST_MM = 32, 60, 2.0, 0.02
 #: Sizes over the usual that are likely, and the factor of the others' information.
@@ -114,7 +117,7 @@ def locate(scan: CoarseScan, model: StructureModel) -> Location | None:
     starts = [look.affine for look in looks if look is not None]
     if len(starts) < len(looks):
         return None
-    starts += [_upright(look) for look in looks if look is not None]
+    starts += [_nodding(look, nod) for look in looks if look is not None for nod in _NODS]
     affine, information = register(image, to_mm, starts, model)
     look = _look(*_window(image, to_mm, affine, model), model)
     if look is None:
@@ -138,11 +141,19 @@ def locate(scan: CoarseScan, model: StructureModel) -> Location | None:
     )
 
 
-def _upright(look: _Look) -> Tensor:
-    """Keep what a look says of the middle of the structures, and nothing of turn and size."""
+def _nodding(look: _Look, degrees: float) -> Tensor:
+    """Keep what a look says of the middle of the structures; turn them about x, of the usual size.
+
+    Locator and optimizer hardly turn a head further than this, about any axis; most heads that are
+    not upright nod.
+    """
     middle = look.points[look.shown > 0.5].mean(0)
-    shift = transformed(look.affine, middle) - middle
-    return torch.cat([torch.eye(3), shift[:, None]], 1)
+    angle = torch.tensor(degrees).deg2rad()
+    turn = torch.eye(3)
+    turn[1, 1] = turn[2, 2] = angle.cos()
+    turn[2, 1] = angle.sin()
+    turn[1, 2] = -angle.sin()
+    return torch.cat([turn, (transformed(look.affine, middle) - turn @ middle)[:, None]], 1)
 
 
 def _corners(model: StructureModel) -> Tensor:
@@ -242,11 +253,11 @@ def largest(mask: Tensor) -> Tensor:
 def register(
     image: Tensor, to_mm: Tensor, starts: Sequence[Tensor], model: StructureModel
 ) -> tuple[Tensor, float]:
-    """Refine affines from a scan to the space; return the best, and its mutual information.
+    """Refine an affine from a scan to the space, and return its mutual information.
 
-    Only the structures and a rim of 8 mm count, so scalp and neck pull nothing. Information counts
-    less for unlikely sizes. Source: Mattes et
-    al., IEEE Trans. Med. Imaging 22 (2003) 120, as in SimpleITK.
+    The starts that match best are run to the end. Only the structures and a rim of 8 mm count, so
+    scalp and neck pull nothing. Information counts less for unlikely sizes. Source: Mattes et al.,
+    IEEE Trans. Med. Imaging 22 (2003) 120, as in SimpleITK.
 
     Args:
         image: [K, J, I], of about 4 mm.
@@ -259,8 +270,8 @@ def register(
     fixed = _image(sitk, template, [CELL_MM] * 3, model.space.origin)
     inner = sitk.Cast(_image(sitk, mask, [CELL_MM] * 3, model.space.origin), sitk.sitkUInt8)
     moving = _image(sitk, image, torch.diagonal(to_mm[:, :3]).tolist(), to_mm[:, 3].tolist())
-    best, best_value = starts[0], 0.0
-    for start in starts:
+
+    def method_from(start: Tensor) -> Any:
         method = sitk.ImageRegistrationMethod()
         method.SetMetricAsMattesMutualInformation(_BINS)
         method.SetMetricFixedMask(inner)
@@ -273,36 +284,50 @@ def register(
         initial = sitk.AffineTransform(3)
         initial.SetMatrix(back[:3, :3].flatten().tolist())
         initial.SetTranslation(back[:3, 3].tolist())
+        method.SetInitialTransform(initial, inPlace=False)
+        return method
+
+    def value_of(start: Tensor) -> float:
         try:
-            result = sitk.AffineTransform(_run(sitk, method, initial, fixed, moving))
+            return float(method_from(start).MetricEvaluate(fixed, moving))
         except RuntimeError:  # too few voxels overlap
-            continue
-        matrix = np.eye(4)
-        matrix[:3, :3] = np.array(result.GetMatrix()).reshape(3, 3)
-        matrix[:3, 3] = result.TransformPoint((0.0, 0.0, 0.0))
-        sizes = np.linalg.svd(matrix[:3, :3])[1]
-        value = method.GetMetricValue()
-        if not _SIZES[0] <= sizes.min() <= sizes.max() <= _SIZES[1]:
-            value *= _UNLIKELY
-        if value < best_value:
-            best, best_value = torch.from_numpy(np.linalg.inv(matrix)[:3]).float(), value
+            return 0.0
+
+    best, best_value = starts[0], 0.0
+    with _one_thread(sitk):
+        for start in sorted(starts, key=value_of)[:_RUNS]:
+            method = method_from(start)
+            try:
+                result = method.Execute(fixed, moving)
+            except RuntimeError:
+                continue
+            if hasattr(result, "GetNthTransform"):
+                result = result.GetNthTransform(0)
+            result = sitk.AffineTransform(result)
+            matrix = np.eye(4)
+            matrix[:3, :3] = np.array(result.GetMatrix()).reshape(3, 3)
+            matrix[:3, 3] = result.TransformPoint((0.0, 0.0, 0.0))
+            sizes = np.linalg.svd(matrix[:3, :3])[1]
+            value = method.GetMetricValue()
+            if not _SIZES[0] <= sizes.min() <= sizes.max() <= _SIZES[1]:
+                value *= _UNLIKELY
+            if value < best_value:
+                best, best_value = torch.from_numpy(np.linalg.inv(matrix)[:3]).float(), value
     return best, -best_value
 
 
-def _run(sitk: Any, method: Any, initial: Any, fixed: Any, moving: Any) -> Any:
-    """Run a registration from an initial transform, which stays as it is.
+@contextmanager
+def _one_thread(sitk: Any) -> Iterator[None]:
+    """Run registrations in one thread: sums in another order would lead elsewhere.
 
-    It has one thread: sums in another order would lead elsewhere. Its metric has no number of
-    threads of its own.
+    Their metric has no number of threads of its own.
     """
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    method.SetInitialTransform(initial, inPlace=False)
     try:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-        result = method.Execute(fixed, moving)
+        yield
     finally:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
-    return result.GetNthTransform(0) if hasattr(result, "GetNthTransform") else result
 
 
 def _template(model: StructureModel) -> tuple[Tensor, Tensor]:
