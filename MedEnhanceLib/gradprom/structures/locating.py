@@ -40,8 +40,9 @@ _FEWEST_CELLS = 100
 _NODS, _RUNS = (0, -15, 15, -30, 30), 2
 #: Bins of the histogram, steps of the optimizer, and its first and last step in mm.
 _BINS, _STEPS, _FIRST_MM, _LAST_MM = 32, 60, 2.0, 0.02
-#: Sizes over the usual that are likely, and the factor of the others' information.
-_SIZES, _UNLIKELY = (0.75, 1.3), 0.7
+#: Sizes over the usual that are likely, and the factor of the others' information; share of the
+#: structures in an image whose information counts in full.
+_SIZES, _UNLIKELY, _SHOWN = (0.75, 1.3), 0.7, 0.25
 #: Cells around the structures that count as well.
 _AROUND = 2
 
@@ -256,8 +257,9 @@ def register(
     """Refine an affine from a scan to the space, and return its mutual information.
 
     The starts that match best are run to the end. Only the structures and a rim of 8 mm count, so
-    scalp and neck pull nothing. Information counts less for unlikely sizes. Source: Mattes et al.,
-    IEEE Trans. Med. Imaging 22 (2003) 120, as in SimpleITK.
+    scalp and neck pull nothing. Information counts less for unlikely sizes, and where a scan shows
+    little of the structures: few voxels match anything. Source: Mattes et al., IEEE Trans. Med.
+    Imaging 22 (2003) 120, as in SimpleITK.
 
     Args:
         image: [K, J, I], of about 4 mm.
@@ -287,9 +289,20 @@ def register(
         method.SetInitialTransform(initial, inPlace=False)
         return method
 
+    cells = index_grid(mask.shape)[mask > 0] * CELL_MM + torch.tensor(model.space.origin)
+    ends = torch.tensor(image.shape[::-1]) - 1
+
+    def trust_in(affine: Tensor) -> float:
+        back = _inverse(affine)
+        at = transformed(_inverse(to_mm), transformed(back, cells))
+        shown = float(((at >= 0) & (at <= ends)).all(1).float().mean())
+        sizes = torch.linalg.svdvals(back[:, :3])
+        is_likely = _SIZES[0] <= sizes.min() <= sizes.max() <= _SIZES[1]
+        return min(1.0, shown / _SHOWN) * (1.0 if is_likely else _UNLIKELY)
+
     def value_of(start: Tensor) -> float:
         try:
-            return float(method_from(start).MetricEvaluate(fixed, moving))
+            return trust_in(start) * float(method_from(start).MetricEvaluate(fixed, moving))
         except RuntimeError:  # too few voxels overlap
             return 0.0
 
@@ -307,12 +320,10 @@ def register(
             matrix = np.eye(4)
             matrix[:3, :3] = np.array(result.GetMatrix()).reshape(3, 3)
             matrix[:3, 3] = result.TransformPoint((0.0, 0.0, 0.0))
-            sizes = np.linalg.svd(matrix[:3, :3])[1]
-            value = method.GetMetricValue()
-            if not _SIZES[0] <= sizes.min() <= sizes.max() <= _SIZES[1]:
-                value *= _UNLIKELY
+            affine = torch.from_numpy(np.linalg.inv(matrix)[:3]).float()
+            value = trust_in(affine) * method.GetMetricValue()
             if value < best_value:
-                best, best_value = torch.from_numpy(np.linalg.inv(matrix)[:3]).float(), value
+                best, best_value = affine, value
     return best, -best_value
 
 
