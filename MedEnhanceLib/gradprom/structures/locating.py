@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,16 +28,21 @@ from MedEnhanceLib.learning.precision import mixed_precision
 from MedEnhanceLib.runtime.dependencies import require
 
 # Chosen in trials (decision 0075); no table isolates them. Measured by Benchmarks/segmentation.py.
+#: Slices that are resampled at once.
+_SLAB = 16
 #: Looks of the locator after the first, and the least side of an image that it takes.
 _MORE_LOOKS, _LEAST = 1, 32
 #: Room around the structures in their box, in voxels.
 _ROOM = 4
 #: Fewer cells with structures are none.
 _FEWEST_CELLS = 100
+#: Nods of heads from which a registration may start, degrees, and how many starts are run.
+_NODS, _RUNS = (0, -15, 15, -30, 30), 2
 #: Bins of the histogram, steps of the optimizer, and its first and last step in mm.
 _BINS, _STEPS, _FIRST_MM, _LAST_MM = 32, 60, 2.0, 0.02
-#: Sizes over the usual that are likely, and the factor of the others' information.
-_SIZES, _UNLIKELY = (0.75, 1.3), 0.7
+#: Sizes over the usual that are likely, and the factor of the others' information; share of the
+#: structures in an image whose information counts in full.
+_SIZES, _UNLIKELY, _SHOWN = (0.75, 1.3), 0.7, 0.25
 #: Cells around the structures that count as well.
 _AROUND = 2
 
@@ -78,26 +84,35 @@ class Location:
 def make_scan(volume: Volume) -> CoarseScan:
     """Resample an upright volume to voxels of about 2 mm."""
     scaling_for(volume)  # refuses what single precision does not hold
-    spacing = volume.geometry.spacing[::-1]
     size = [
         max(16, round(n * mm / VOXEL_MM / 2) * 2)
-        for n, mm in zip(volume.shape, spacing, strict=True)
+        for n, mm in zip(volume.shape, volume.spacing[::-1], strict=True)
     ]
     image = resampled(volume, size, VOXEL_MM)
-    step = [n * mm / m for n, mm, m in zip(volume.shape, spacing, size, strict=True)]
-    return CoarseScan(image, scale_of(image), torch.tensor(step[::-1], dtype=torch.float32))
+    extent = torch.tensor(volume.spacing) * torch.tensor(volume.shape[::-1])
+    return CoarseScan(image, scale_of(image), extent / torch.tensor(size[::-1]))
 
 
 def resampled(volume: Volume, size: Sequence[int], voxel_mm: float) -> Tensor:
-    """Resample a canonical volume to a size [K, J, I], its voxels about `voxel_mm` wide."""
-    image = torch.from_numpy(np.array(volume.voxels, dtype=np.float32, order="C"))
-    for axis, mm in enumerate(volume.geometry.spacing[::-1]):
-        image = smooth(image, coarsening(mm, voxel_mm), axis)
-    image = F.interpolate(image[None, None], size=size, mode="trilinear", align_corners=False)
-    return image[0, 0]
+    """Resample an upright volume to a size [K, J, I], its voxels about `voxel_mm` wide."""
+    slices, rows, columns = resampling(volume, size, voxel_mm)
+    parts = []
+    for first in range(0, volume.shape[0], _SLAB):
+        slab = np.array(volume.voxels[first : first + _SLAB], dtype=np.float32, order="C")
+        parts.append(rows @ (torch.from_numpy(slab) @ columns.T))
+    return torch.tensordot(slices, torch.cat(parts), 1)
 
 
-def coarsening(mm: float, voxel_mm: float = VOXEL_MM) -> float:
+def resampling(volume: Volume, size: Sequence[int], voxel_mm: float) -> tuple[Tensor, ...]:
+    """Make the weights [m, n] of the n voxels of each axis k, j, i in the m of about `voxel_mm`."""
+    parts = []
+    for count, mm, sides in zip(volume.shape, volume.spacing[::-1], size, strict=True):
+        blurred = smooth(torch.eye(count), coarsening(mm, voxel_mm), 1)
+        parts.append(F.interpolate(blurred[None], size=sides, mode="linear")[0].T.contiguous())
+    return tuple(parts)
+
+
+def coarsening(mm: float, voxel_mm: float) -> float:
     """Return the σ, in voxels of side `mm`, of the blur to the resolution of voxels of a side."""
     return float(max(0.0, (voxel_mm / mm) ** 2 - 1) ** 0.5 / 2.355)
 
@@ -116,7 +131,7 @@ def locate(scan: CoarseScan, model: StructureModel) -> Location | None:
     starts = [look.affine for look in looks if look is not None]
     if len(starts) < len(looks):
         return None
-    starts += [_upright(look) for look in looks if look is not None]
+    starts += [_nodding(look, nod) for look in looks if look is not None for nod in _NODS]
     affine, information = register(image, to_mm, starts, model)
     look = _look(*_window(image, to_mm, affine, model), model)
     if look is None:
@@ -145,11 +160,19 @@ def information_at(scan: CoarseScan, affine: Tensor, model: StructureModel) -> f
     return register(*_halved(scan), [affine], model, steps=1)[1]
 
 
-def _upright(look: _Look) -> Tensor:
-    """Keep what a look says of the middle of the structures, and nothing of turn and size."""
+def _nodding(look: _Look, degrees: float) -> Tensor:
+    """Keep what a look says of the middle of the structures; turn them about x, of the usual size.
+
+    Locator and optimizer hardly turn a head further than this, about any axis; most heads that are
+    not upright nod.
+    """
     middle = look.points[look.shown > 0.5].mean(0)
-    shift = transformed(look.affine, middle) - middle
-    return torch.cat([torch.eye(3), shift[:, None]], 1)
+    angle = torch.tensor(degrees).deg2rad()
+    turn = torch.eye(3)
+    turn[1, 1] = turn[2, 2] = angle.cos()
+    turn[2, 1] = angle.sin()
+    turn[1, 2] = -angle.sin()
+    return torch.cat([turn, (transformed(look.affine, middle) - turn @ middle)[:, None]], 1)
 
 
 def _corners(model: StructureModel) -> Tensor:
@@ -254,11 +277,12 @@ def register(
     *,
     steps: int = _STEPS,
 ) -> tuple[Tensor, float]:
-    """Refine affines from a scan to the space; return the best, and its mutual information.
+    """Refine an affine from a scan to the space, and return its mutual information.
 
-    Only the structures and a rim of 8 mm count, so scalp and neck pull nothing. Information counts
-    less for unlikely sizes. Source: Mattes et
-    al., IEEE Trans. Med. Imaging 22 (2003) 120, as in SimpleITK.
+    The starts that match best are run to the end. Only the structures and a rim of 8 mm count, so
+    scalp and neck pull nothing. Information counts less for unlikely sizes, and where a scan shows
+    little of the structures: few voxels match anything. Source: Mattes et al., IEEE Trans. Med.
+    Imaging 22 (2003) 120, as in SimpleITK.
 
     Args:
         image: [K, J, I], of about 4 mm.
@@ -272,8 +296,8 @@ def register(
     fixed = _image(sitk, template, [CELL_MM] * 3, model.space.origin)
     inner = sitk.Cast(_image(sitk, mask, [CELL_MM] * 3, model.space.origin), sitk.sitkUInt8)
     moving = _image(sitk, image, torch.diagonal(to_mm[:, :3]).tolist(), to_mm[:, 3].tolist())
-    best, best_value = starts[0], 0.0
-    for start in starts:
+
+    def method_from(start: Tensor) -> Any:
         method = sitk.ImageRegistrationMethod()
         method.SetMetricAsMattesMutualInformation(_BINS)
         method.SetMetricFixedMask(inner)
@@ -286,36 +310,59 @@ def register(
         initial = sitk.AffineTransform(3)
         initial.SetMatrix(back[:3, :3].flatten().tolist())
         initial.SetTranslation(back[:3, 3].tolist())
+        method.SetInitialTransform(initial, inPlace=False)
+        return method
+
+    cells = index_grid(mask.shape)[mask > 0] * CELL_MM + torch.tensor(model.space.origin)
+    ends = torch.tensor(image.shape[::-1]) - 1
+
+    def trust_in(affine: Tensor) -> float:
+        back = _inverse(affine)
+        at = transformed(_inverse(to_mm), transformed(back, cells))
+        shown = float(((at >= 0) & (at <= ends)).all(1).float().mean())
+        sizes = torch.linalg.svdvals(back[:, :3])
+        is_likely = _SIZES[0] <= sizes.min() <= sizes.max() <= _SIZES[1]
+        return min(1.0, shown / _SHOWN) * (1.0 if is_likely else _UNLIKELY)
+
+    def value_of(start: Tensor) -> float:
         try:
-            result = sitk.AffineTransform(_run(sitk, method, initial, fixed, moving))
+            return trust_in(start) * float(method_from(start).MetricEvaluate(fixed, moving))
         except RuntimeError:  # too few voxels overlap
-            continue
-        matrix = np.eye(4)
-        matrix[:3, :3] = np.array(result.GetMatrix()).reshape(3, 3)
-        matrix[:3, 3] = result.TransformPoint((0.0, 0.0, 0.0))
-        sizes = np.linalg.svd(matrix[:3, :3])[1]
-        value = method.GetMetricValue()
-        if not _SIZES[0] <= sizes.min() <= sizes.max() <= _SIZES[1]:
-            value *= _UNLIKELY
-        if value < best_value:
-            best, best_value = torch.from_numpy(np.linalg.inv(matrix)[:3]).float(), value
+            return 0.0
+
+    best, best_value = starts[0], 0.0
+    with _one_thread(sitk):
+        for start in sorted(starts, key=value_of)[:_RUNS]:
+            method = method_from(start)
+            try:
+                result = method.Execute(fixed, moving)
+            except RuntimeError:
+                continue
+            if hasattr(result, "GetNthTransform"):
+                result = result.GetNthTransform(0)
+            result = sitk.AffineTransform(result)
+            matrix = np.eye(4)
+            matrix[:3, :3] = np.array(result.GetMatrix()).reshape(3, 3)
+            matrix[:3, 3] = result.TransformPoint((0.0, 0.0, 0.0))
+            affine = torch.from_numpy(np.linalg.inv(matrix)[:3]).float()
+            value = trust_in(affine) * method.GetMetricValue()
+            if value < best_value:
+                best, best_value = affine, value
     return best, -best_value
 
 
-def _run(sitk: Any, method: Any, initial: Any, fixed: Any, moving: Any) -> Any:
-    """Run a registration from an initial transform, which stays as it is.
+@contextmanager
+def _one_thread(sitk: Any) -> Iterator[None]:
+    """Run registrations in one thread: sums in another order would lead elsewhere.
 
-    It has one thread: sums in another order would lead elsewhere. Its metric has no number of
-    threads of its own.
+    Their metric has no number of threads of its own.
     """
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    method.SetInitialTransform(initial, inPlace=False)
     try:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-        result = method.Execute(fixed, moving)
+        yield
     finally:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
-    return result.GetNthTransform(0) if hasattr(result, "GetNthTransform") else result
 
 
 def _template(model: StructureModel) -> tuple[Tensor, Tensor]:

@@ -265,7 +265,7 @@ def smooth_all(values: Tensor, sigma: float) -> Tensor:
 
 def coarsened(image: Tensor) -> Tensor:
     """Average an image of voxels of 1 mm to those of 2 mm, as volumes are resampled."""
-    return F.avg_pool3d(smooth_all(image, coarsening(FINE_MM))[None], 2)[0]
+    return F.avg_pool3d(smooth_all(image, coarsening(FINE_MM, VOXEL_MM))[None], 2)[0]
 
 
 def normalize(image: Tensor) -> Tensor:

@@ -30,10 +30,11 @@ from MedEnhanceLib.degradation.lowdose import ELECTRONIC
 from MedEnhanceLib.degradation.pipeline import LowDose, Rician
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.structures.correcting import MULTIPLE, correct, posteriors
-from MedEnhanceLib.gradprom.structures.locating import CoarseScan, coarsening, locate, make_scan
+from MedEnhanceLib.gradprom.structures.locating import resampling
 from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
-from MedEnhanceLib.gradprom.structures.segmenting import place, segment_structures
-from MedEnhanceLib.gradprom.structures.space import index_grid, smooth
+from MedEnhanceLib.gradprom.structures.networks import VOXEL_MM
+from MedEnhanceLib.gradprom.structures.segmenting import PlacedScan, place, segment_structures
+from MedEnhanceLib.gradprom.structures.space import index_grid
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.describe import refuse_unfit
 from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
@@ -97,7 +98,8 @@ class StructuresTask:
         self._scenes, first = [], 1
         for number, path in enumerate(self._training):
             volume = self._read(path, reading.part(number / len(self._training), 1))
-            scene = _Scene.of(volume, self._model, first)
+            placement = place(volume.upright(), self._model)
+            scene = _Scene.of(volume, placement, self._model, first)
             if scene is None:
                 raise InputError(
                     f"{path}: the head {self._bundle.name} recognizes no structures",
@@ -106,7 +108,8 @@ class StructuresTask:
             self._scenes.append(scene)
             numbers = np.arange(first, first + volume.voxels.size).reshape(scene.clean.shape)
             numbers = volume.geometry.upright_turn.undo(numbers)
-            yield path, volume, np.where(self._segmented(volume) > 0, numbers, 0).astype(np.int32)
+            shown = self._segmented(volume, placement) > 0
+            yield path, volume, np.where(shown, numbers, 0).astype(np.int32)
             first += volume.voxels.size
 
     def loss(self, image: Tensor, labels: Tensor) -> Tensor:
@@ -179,10 +182,10 @@ class StructuresTask:
         refuse_unfit(volume, Monitor(), on_request=True)
         return volume
 
-    def _segmented(self, volume: Volume) -> Bytes:
-        """Return the head's label values [K, J, I]."""
+    def _segmented(self, volume: Volume, placement: PlacedScan | None = None) -> Bytes:
+        """Return the head's label values [K, J, I]; placement: None, if it is not known."""
         seen = volume.upright()
-        placement = place(seen, self._model)
+        placement = placement or place(seen, self._model)
         made = segment_structures(seen, placement, self._model, self._device, Monitor())
         return volume.geometry.upright_turn.undo(made.labels)
 
@@ -234,11 +237,11 @@ class _Scene:
     classes: Tensor
 
     @classmethod
-    def of(cls, volume: Volume, model: StructureModel, first: int) -> _Scene | None:
+    def of(
+        cls, scan: Volume, placement: PlacedScan, model: StructureModel, first: int
+    ) -> _Scene | None:
         """Segment a canonical scan; None where the head recognizes nothing."""
-        axes, volume = volume.geometry.upright_turn.axes, volume.upright()
-        grid = make_scan(volume)
-        location = locate(grid, model)
+        volume, grid, location = placement
         if location is None:
             return None
         window = correct(grid, location, model)
@@ -251,14 +254,15 @@ class _Scene:
         for axis, (at, n) in enumerate(zip(window.start, sides, strict=True)):
             image = _part(image, axis, at, n)
         share = posteriors(image.clamp(0, 1), model.space.at(places))
+        weights = resampling(volume, grid.image.shape, VOXEL_MM)
         scaling = scaling_for(volume)
         return cls(
             first,
-            axes,
+            scan.geometry.upright_turn.axes,
             torch.from_numpy(scaling.apply(volume.voxels)),
             scaling.scale / (high - low),
             image,
-            _resampling(volume, grid, window.start, sides),
+            tuple(map(_part, weights, (0, 0, 0), window.start, sides)),
             share.half(),
             places.movedim(-1, 0).contiguous(),
             window.share.argmax(0).to(torch.uint8),
@@ -290,16 +294,3 @@ def _part(values: Tensor, axis: int, first: int, count: int) -> Tensor:
     before, after = max(0, -first), max(0, first + count - values.shape[axis])
     padding = [0, 0] * (values.dim() - 1 - axis) + [before, after]
     return F.pad(values, padding).narrow(axis, first + before, count)
-
-
-def _resampling(
-    volume: Volume, grid: CoarseScan, start: Sequence[int], sides: Sequence[int]
-) -> tuple[Tensor, ...]:
-    """Make the weights by which `make_scan` turns the voxels of each axis into those of 2 mm."""
-    parts = []
-    for axis, mm in enumerate(volume.geometry.spacing[::-1]):
-        count, goal = volume.shape[axis], grid.image.shape[axis]
-        lines = smooth(torch.eye(count), coarsening(mm), 1)
-        lines = F.interpolate(lines[None], size=goal, mode="linear", align_corners=False)[0]
-        parts.append(_part(lines.T.contiguous(), 0, start[axis], sides[axis]))
-    return tuple(parts)

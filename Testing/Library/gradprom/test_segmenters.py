@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813 - its own short name
 from contracts import SegmenterTests
 from Library.gradprom import test_monai_bundle as _  # noqa: F401 - has the contract of MONAI's
 from Library.label_maps import label_map
@@ -57,6 +58,17 @@ def test_a_head_sees_sagittal_and_coronal_slices_upright(tmp_path: Path, thick: 
     storage, config = SOME[thick], SegmentConfig(model=str(folder), device="cpu")
     made = gradprom.segment(stored(upright, storage), replace(config, force_segmenter=True))
     assert np.array_equal(restored(made.volume.voxels, storage), same)
+
+
+@pytest.mark.parametrize("degrees", [-25, 15])
+def test_a_nodding_head_is_placed_as_it_nods(tmp_path: Path, degrees: float) -> None:
+    head = Volume(10.0 * label_map(0).voxels, Geometry((4.0, 4.0, 4.0)), modality="MR")
+    image, nod = head.to_sitk(), sitk.Euler3DTransform([78.0] * 3, np.radians(degrees), 0.0, 0.0)
+    nodding = head.with_voxels(sitk.GetArrayFromImage(sitk.Resample(image, image, nod)))
+    location = place(nodding, open_structures(read_bundle(write_small_head(tmp_path)))).location
+    assert location is not None
+    affine = location.placement.affine.numpy()
+    assert np.degrees(np.arctan2(affine[2, 1], affine[1, 1])) == pytest.approx(degrees, abs=8)
 
 
 def test_every_segmenter_has_its_contract() -> None:
