@@ -14,8 +14,8 @@ from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.gradprom.structures.locating import (
     CoarseScan,
     Location,
-    information_at,
     locate,
+    register_from,
 )
 from MedEnhanceLib.gradprom.structures.model import ALL, StructureModel
 from MedEnhanceLib.gradprom.structures.networks import VOXEL_MM
@@ -34,8 +34,9 @@ _EACH, _LEAST_VOXELS, _LEAST_SCANS = 3, 20, 3
 #: Painted scans of held-out maps on which a head is measured, and their sides beyond those of the
 #: training.
 _MEASURED, _LARGER = 12, 32
-#: Largest shift of a disturbed placement, mm; σ of the change of its linear part, per mm.
-_FARTHEST_MM, _TURN = 8.0, 0.01
+#: Largest error of a start of the registration, mm, as the locator's; σ of the change of its linear
+#: part, per mm.
+_FARTHEST_MM, _TURN = 16.0, 0.01
 #: Share of the structures from which a voxel counts; credible factors of a class's size.
 _NEAR, _FACTORS = 0.01, (0.05, 5.0)
 #: σ of normal values over the median of their distances to the median.
@@ -135,7 +136,7 @@ def measure(
     model = replace(
         model,
         quality=_calibration(names, true, expected, information),
-        volume_interval=_intervals((*names, ALL), volumes),
+        volume_interval=volume_intervals((*names, ALL), volumes),
     )
     rows = [
         {
@@ -157,16 +158,15 @@ def _near_truth(
     location: Location,
     model: StructureModel,
 ) -> Location:
-    """Place a scan where it lies but for a shift, a turn and another size, as placements err."""
+    """Place a scan from a start that errs by a shift, a turn and another size."""
     cells = index_grid(painted.places.shape[1:]).reshape(-1, 3) * 2 + 0.5
     rows = torch.cat([cells * scan.step_mm, torch.ones(len(cells), 1)], 1).double()
     true = torch.linalg.lstsq(rows, painted.places.flatten(1).T.double()).solution.T.numpy()
     distance, way = rng.uniform(0, _FARTHEST_MM), rng.normal(size=3)
-    affine = (np.eye(3) + rng.normal(0, _TURN * distance, (3, 3))) @ true
-    affine[:, 3] += distance * way / np.linalg.norm(way)
-    placement = Placement.linear(affine)
-    information = information_at(scan, placement.affine, model)
-    return replace(location, placement=placement, information=information)
+    start = (np.eye(3) + rng.normal(0, _TURN * distance, (3, 3))) @ true
+    start[:, 3] += distance * way / np.linalg.norm(way)
+    affine, information = register_from(scan, torch.from_numpy(start).float(), model)
+    return replace(location, placement=Placement.linear(affine), information=information)
 
 
 def _sizes(model: StructureModel, scans: Sequence[_Seen]) -> dict[str, float]:
@@ -190,10 +190,14 @@ def _ratios(model: StructureModel, scans: Sequence[_Seen], sizes: Mapping[str, f
     return table
 
 
-def _intervals(names: Sequence[str], ratios: Doubles) -> dict[str, tuple[float, float]]:
+def volume_intervals(names: Sequence[str], ratios: Doubles) -> dict[str, tuple[float, float]]:
     """Return factors of a found volume between which 95 % of the true ones lie, if no scan fails.
 
-    From medians: few scans fail, and those entirely, which the expected Dice is for.
+    Medians give them: few scans fail, and those entirely, which the expected Dice shows.
+
+    Args:
+        names: of the structures.
+        ratios: [scans, structures], true over found volumes; NaN where one is not shown.
     """
     logs, count = np.log(np.maximum(ratios, 1e-3)), np.isfinite(ratios).sum(0)
     middle = np.nanmedian(logs, 0)

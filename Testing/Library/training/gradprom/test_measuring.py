@@ -40,8 +40,10 @@ class _Head:
     def locate(self, scan: Any, model: StructureModel) -> Location:
         return Location(Placement.linear(torch.eye(3, 4)), (), 1.0, (1.0, 1.0), 100.0)
 
-    def information_at(self, scan: Any, affine: torch.Tensor, model: StructureModel) -> float:
-        return 1 - float((affine - torch.eye(3, 4))[:, 3].norm()) / 20
+    def register_from(
+        self, scan: Any, start: torch.Tensor, model: StructureModel
+    ) -> tuple[torch.Tensor, float]:
+        return start, 1 - float((start - torch.eye(3, 4))[:, 3].norm()) / 40
 
     def segment_painted(
         self, scan: Any, location: Location, model: StructureModel
@@ -58,7 +60,7 @@ def measured() -> tuple[StructureModel, list[dict[str, Any]]]:
     head = _Head()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measuring, "_MEASURED", 8)
-        for name in ("locate", "information_at", "segment_painted"):
+        for name in ("locate", "register_from", "segment_painted"):
             patch.setattr(measuring, name, getattr(head, name))
         model, card = measuring.measure(head.model, head, TrainHeadConfig(), Monitor())  # type: ignore[arg-type]
     return model, card["measured"]
