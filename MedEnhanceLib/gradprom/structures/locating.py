@@ -140,11 +140,6 @@ def locate(scan: CoarseScan, model: StructureModel) -> Location | None:
     )
 
 
-def information_at(scan: CoarseScan, affine: Tensor, model: StructureModel) -> float:
-    """Measure the mutual information as `locate`, of a scan placed by an affine [3, 4]."""
-    return register(*_halved(scan), [affine], model, steps=1)[1]
-
-
 def register_from(scan: CoarseScan, start: Tensor, model: StructureModel) -> tuple[Tensor, float]:
     """Refine an affine [3, 4] from a scan to the space, as `register`."""
     return register(*_halved(scan), [start], model)
@@ -252,12 +247,7 @@ def largest(mask: Tensor) -> Tensor:
 
 
 def register(
-    image: Tensor,
-    to_mm: Tensor,
-    starts: Sequence[Tensor],
-    model: StructureModel,
-    *,
-    steps: int = _STEPS,
+    image: Tensor, to_mm: Tensor, starts: Sequence[Tensor], model: StructureModel
 ) -> tuple[Tensor, float]:
     """Refine affines from a scan to the space; return the best, and its mutual information.
 
@@ -270,7 +260,6 @@ def register(
         to_mm: [3, 4], from its indices to mm; diagonal but for the shift.
         starts: affines [3, 4] from mm to the space.
         model: the head.
-        steps: of the optimizer; the information is that before the last.
     """
     sitk = require("SimpleITK", purpose="Segmenting a volume")
     template, mask = _template(model)
@@ -283,7 +272,7 @@ def register(
         method.SetMetricAsMattesMutualInformation(_BINS)
         method.SetMetricFixedMask(inner)
         method.SetInterpolator(sitk.sitkLinear)
-        method.SetOptimizerAsRegularStepGradientDescent(_FIRST_MM, _LAST_MM, steps)
+        method.SetOptimizerAsRegularStepGradientDescent(_FIRST_MM, _LAST_MM, _STEPS)
         method.SetOptimizerScalesFromPhysicalShift()
         method.SetSmoothingSigmasPerLevel([1.0])
         method.SetShrinkFactorsPerLevel([1])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -18,10 +19,16 @@ from MedEnhanceLib.core.arrays import Bytes, Floats
 from MedEnhanceLib.core.labels import INTRACRANIAL
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.segmenters import HeadSegmenter, VoxelLabels
-from MedEnhanceLib.gradprom.structures.correcting import ClassShares, correct
-from MedEnhanceLib.gradprom.structures.locating import CoarseScan, Location, locate, make_scan
+from MedEnhanceLib.gradprom.structures.correcting import ClassShares, correct, refine
+from MedEnhanceLib.gradprom.structures.locating import (
+    CoarseScan,
+    Location,
+    locate,
+    make_scan,
+    resampled,
+)
 from MedEnhanceLib.gradprom.structures.model import ALL, StructureModel, open_structures
-from MedEnhanceLib.gradprom.structures.networks import scaled
+from MedEnhanceLib.gradprom.structures.networks import FINE_MM, scaled
 from MedEnhanceLib.gradprom.structures.space import smooth
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -55,15 +62,25 @@ def expected_dice(share: Tensor, classes: Tensor, index: int) -> float:
     count = float(shown.sum())
     if count == 0:
         return float("nan")
-    return 2 * float(share[index][shown].sum()) / (count + float(share[index].sum()))
+    of_class = share[index].float()
+    return 2 * float(of_class[shown].sum()) / (count + float(of_class.sum()))
 
 
 def segment_painted(
-    scan: CoarseScan, location: Location, model: StructureModel
+    image: Tensor, scan: CoarseScan, location: Location, model: StructureModel
 ) -> tuple[Tensor, float]:
-    """Segment a scan; returns probabilities [C, K, J, I], and their entropy in the structures."""
-    window, shape = correct(scan, location, model), scan.image.shape
-    share = torch.zeros(len(window.share), *shape)
+    """Segment a painted scan.
+
+    Args:
+        image: [K, J, I], voxels of 1 mm.
+        scan: the same of 2 mm.
+        location: of the structures.
+        model: the head.
+    Returns probabilities [C, K, J, I] in half precision, and their entropy in the structures.
+    """
+    window, shape = correct(scan, location, model), image.shape
+    window = refine(image, scan, window, model, "cpu")
+    share = torch.zeros(len(window.share), *shape, dtype=torch.float16)
     share[0] = 1
     parts, places = [], []
     for first, count, size in zip(window.start, window.share.shape[1:], shape, strict=True):
@@ -83,7 +100,7 @@ class PlacedScan(NamedTuple):
 
 
 def place(volume: Volume, model: StructureModel) -> PlacedScan:
-    """Find the structures in a canonical single volume, which takes seconds."""
+    """Find the structures in an upright single volume, which takes seconds."""
     scan = make_scan(volume)
     return PlacedScan(scan, locate(scan, model))
 
@@ -109,7 +126,7 @@ def find_unlike(location: Location | None, limits: Mapping[str, float]) -> str:
 def segment_structures(
     volume: Volume, placement: PlacedScan, model: StructureModel, device: str, monitor: Monitor
 ) -> VoxelLabels:
-    """Segment a canonical single volume.
+    """Segment an upright single volume.
 
     Args:
         volume: any spacing.
@@ -127,11 +144,17 @@ def segment_structures(
         )
     monitor.progress(0.15, "recognizing structures")
     window = correct(scan, location, model, device)
-    labels, uncertainty = _label_voxels(volume, scan, window, model, monitor.part(0.6, 1))
+    monitor.progress(0.5, "refining structures")
+    fine = window
+    if model.refiner:
+        image = resampled(volume, [2 * n for n in scan.image.shape], FINE_MM)
+        fine = refine(image, scan, window, model, device)
+    fine = replace(fine, share=model.weighted(fine.share))
+    labels, uncertainty = _label_voxels(volume, scan, fine, model, monitor.part(0.8, 1))
     return VoxelLabels(
         labels,
         uncertainty,
-        _quality(window, location, model),
+        _quality(fine, location, model),
         tuple(_warnings(scan, location, window, model)),
         _intervals(model),
     )
@@ -211,7 +234,7 @@ def _label_voxels(
     A histogram of each class, weighted by its probability, says how likely each intensity is.
 
     Args:
-        volume: canonical.
+        volume: upright.
         scan: of it, resampled by `make_scan`.
         window: its classes.
         model: the head.
@@ -254,7 +277,7 @@ class _Fine:
     def __init__(self, volume: Volume, scan: CoarseScan, window: ClassShares) -> None:
         self._volume, self._scan, self._window = volume, scan, window
         spacing = torch.tensor(volume.geometry.spacing, dtype=torch.float32)
-        self._ratio: list[float] = (spacing / scan.step_mm).flip(0).tolist()
+        self._ratio: list[float] = (spacing / window.step_mm).flip(0).tolist()
         low, rows, columns = box = self._box([(0, side) for side in window.share.shape[1:]])
         size = max(1, _SLAB // max(1, (rows[1] - rows[0]) * (columns[1] - columns[0])))
         firsts = range(low[0], low[1], size)
@@ -277,7 +300,7 @@ class _Fine:
                     slice(first - start, last - start)
                     for (first, last), (start, _) in zip(part, slab, strict=True)
                 )
-                yield index, where, self.read(self._window.share[index], part)
+                yield index, where, self.read(self._window.share[index].float(), part)
 
     def read(self, values: Tensor, part: Box) -> Tensor:
         """Interpolate values [K, J, I] of the window at the voxels of a box."""
@@ -325,7 +348,10 @@ class _Fine:
 
 
 class StructureSegmenter(HeadSegmenter):
-    """Structures with sides, their uncertainty and expected quality."""
+    """Structures with sides, their uncertainty and expected quality.
+
+    It learned upright heads, and turns a volume whose thick slices are not axial.
+    """
 
     @property
     def _model(self) -> StructureModel:
@@ -344,11 +370,14 @@ class StructureSegmenter(HeadSegmenter):
             monitor: receives progress; may cancel.
         """
         monitor.progress(0.0, "placing the structures")
-        return segment_structures(volume, self._placed(volume), self._model, device, monitor)
+        placement, turn = self._placed(volume), volume.geometry.upright_turn
+        made = segment_structures(volume.upright(), placement, self._model, device, monitor)
+        uncertainty = None if made.uncertainty is None else turn.undo(made.uncertainty)
+        return replace(made, labels=turn.undo(made.labels), uncertainty=uncertainty)
 
     def _placed(self, volume: Volume) -> PlacedScan:
         """Find the structures in a volume; for the last volume they are known."""
         known: tuple[Volume, PlacedScan] | None = vars(self).get("_last")
         if known is None or known[0] is not volume:
-            known = vars(self)["_last"] = volume, place(volume, self._model)
+            known = vars(self)["_last"] = volume, place(volume.upright(), self._model)
         return known[1]

@@ -18,19 +18,18 @@ from MedEnhanceLib.gradprom.structures.locating import (
     register_from,
 )
 from MedEnhanceLib.gradprom.structures.model import ALL, StructureModel
-from MedEnhanceLib.gradprom.structures.networks import VOXEL_MM
+from MedEnhanceLib.gradprom.structures.networks import FINE_MM, VOXEL_MM, scale_of
 from MedEnhanceLib.gradprom.structures.segmenting import find_unlike, segment_painted
 from MedEnhanceLib.gradprom.structures.space import Placement, index_grid
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
-from MedEnhanceLib.training.gradprom.painting import Painted, Painter
+from MedEnhanceLib.training.gradprom.painting import Painted, Painter, coarsened
 
 # Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/segmentation.py.
 #: What lies within this share of the painted scans' range is usual.
 _MARGIN = 0.9
-#: Every how many voxels are looked at; least of a structure, and least scans that show it, for its
-#: measurement.
-_EACH, _LEAST_VOXELS, _LEAST_SCANS = 3, 20, 3
+#: Every how many voxels are counted; least of a structure, and least scans that show it.
+_EACH, _LEAST_VOXELS, _LEAST_SCANS = 7, 50, 3
 #: Painted scans of held-out maps on which a head is measured, and their sides beyond those of the
 #: training.
 _MEASURED, _LARGER = 12, 32
@@ -55,7 +54,7 @@ class _Seen:
     Attributes:
         location: of the structures.
         entropy: of the probabilities.
-        classes: [N], true.
+        classes: [N], true, of a part of these voxels.
         share: [C, N], probabilities before sizes are corrected, in half precision.
     """
 
@@ -66,15 +65,14 @@ class _Seen:
 
     @classmethod
     def of(
-        cls, scan: CoarseScan, classes: Tensor, location: Location, model: StructureModel
+        cls, scan: CoarseScan, painted: Painted, location: Location, model: StructureModel
     ) -> _Seen:
         """Segment a scan from a location."""
-        share, entropy = segment_painted(scan, location, model)
+        share, entropy = segment_painted(painted.image, scan, location, model)
+        share, classes = share.flatten(1)[:, ::_EACH], painted.classes.flatten()[::_EACH]
         true = (classes > 0) & (classes <= len(model.anatomy.structures))
         near = true | (model.anatomy.inner(share) > _NEAR)
-        chosen = near.flatten().nonzero()[::_EACH, 0]
-        share = share.flatten(1)[:, chosen].half()
-        return cls(location, entropy, classes.flatten()[chosen].long(), share)
+        return cls(location, entropy, classes[near].long(), share[:, near])
 
     def judged(self, model: StructureModel) -> Doubles:
         """Return true and expected Dice, true and found voxels of each structure: [4, structures].
@@ -110,16 +108,17 @@ def measure(
     """
     found: list[_Seen] = []
     misplaced: list[_Seen] = []
-    k, j, i = (side + _LARGER for side in config.sides)
+    k, j, i = (round((side + _LARGER) * VOXEL_MM / FINE_MM) for side in config.sides)
     for number in range(_MEASURED):
         monitor.progress(number / _MEASURED, "measuring painted scans")
         rng = np.random.default_rng([config.seed, 1, number])
-        painted = painter.draw(rng, (k, j, i))
-        scan = CoarseScan(painted.image, (0.0, 1.0), torch.full((3,), VOXEL_MM))
+        painted = painter.draw(rng, (k, j, i), voxel_mm=FINE_MM)
+        coarse = coarsened(painted.image)
+        scan = CoarseScan(coarse, scale_of(coarse), torch.full((3,), VOXEL_MM))
         if (location := locate(scan, model)) is not None:
-            found.append(_Seen.of(scan, painted.classes, location, model))
+            found.append(_Seen.of(scan, painted, location, model))
             near = _near_truth(rng, scan, painted, location, model)
-            misplaced.append(_Seen.of(scan, painted.classes, near, model))
+            misplaced.append(_Seen.of(scan, painted, near, model))
     limits = _limits(config, found)
     # Users do not see what is refused either.
     usual = [index for index, seen in enumerate(found) if not find_unlike(seen.location, limits)]
@@ -159,8 +158,8 @@ def _near_truth(
     model: StructureModel,
 ) -> Location:
     """Place a scan from a start that errs by a shift, a turn and another size."""
-    cells = index_grid(painted.places.shape[1:]).reshape(-1, 3) * 2 + 0.5
-    rows = torch.cat([cells * scan.step_mm, torch.ones(len(cells), 1)], 1).double()
+    points = index_grid(painted.places.shape[1:]).reshape(-1, 3) * scan.step_mm
+    rows = torch.cat([points, torch.ones(len(points), 1)], 1).double()
     true = torch.linalg.lstsq(rows, painted.places.flatten(1).T.double()).solution.T.numpy()
     distance, way = rng.uniform(0, _FARTHEST_MM), rng.normal(size=3)
     start = (np.eye(3) + rng.normal(0, _TURN * distance, (3, 3))) @ true

@@ -27,13 +27,13 @@ class _Head:
     anatomy = heads.anatomy()
 
     def __init__(self) -> None:
-        self.model = StructureModel("toy", self.anatomy, *[None] * 3, {}, {})  # type: ignore[arg-type]
+        self.model = StructureModel("toy", self.anatomy, *[None] * 4, {}, {})  # type: ignore[arg-type]
 
-    def draw(self, rng: np.random.Generator, shape: tuple[int, int, int]) -> Painted:
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...], *, voxel_mm: float) -> Painted:
         tissues = heads.maps()[int(rng.integers(3))].tissues & 127
         classes = torch.from_numpy(self.anatomy.tissue_classes[tissues])
         self.classes = classes
-        places = torch.stack(torch.meshgrid(*[torch.arange(16.0) * 4] * 3, indexing="ij")[::-1])
+        places = torch.stack(torch.meshgrid(*[torch.arange(16.0) * 2] * 3, indexing="ij")[::-1])
         nothing = torch.zeros(0)
         return Painted(torch.zeros(classes.shape), classes, nothing, places, nothing, nothing)
 
@@ -46,7 +46,7 @@ class _Head:
         return start, 1 - float((start - torch.eye(3, 4))[:, 3].norm()) / 40
 
     def segment_painted(
-        self, scan: Any, location: Location, model: StructureModel
+        self, image: torch.Tensor, scan: Any, location: Location, model: StructureModel
     ) -> tuple[torch.Tensor, float]:
         truth = torch.nn.functional.one_hot(self.classes.long(), 5).movedim(-1, 0).float()
         blur = 0.7 + 3 * (1 - location.information)
@@ -60,6 +60,7 @@ def measured() -> tuple[StructureModel, list[dict[str, Any]]]:
     head = _Head()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measuring, "_MEASURED", 8)
+        patch.setattr(measuring, "_EACH", 1)
         for name in ("locate", "register_from", "segment_painted"):
             patch.setattr(measuring, name, getattr(head, name))
         model, card = measuring.measure(head.model, head, TrainHeadConfig(), Monitor())  # type: ignore[arg-type]
