@@ -17,12 +17,12 @@ from MedEnhanceLib.training.gradprom import measuring
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.training.gradprom.painting import Painted, smooth_all
 
-#: Factor by which the made-up head overrates the core.
-_OVERRATED = 4.0
+#: Power of their sizes by which the made-up head underrates structures.
+_POWER = 0.4
 
 
 class _Head:
-    """Paints a map, and segments it worse where it was placed worse; overrates the core."""
+    """Paints a map, and segments it worse where it was placed worse; overrates the small."""
 
     anatomy = heads.anatomy()
 
@@ -50,7 +50,9 @@ class _Head:
     ) -> tuple[torch.Tensor, float]:
         truth = torch.nn.functional.one_hot(self.classes.long(), 5).movedim(-1, 0).float()
         blur = 0.7 + 3 * (1 - location.information)
-        share = smooth_all(truth, blur) * torch.tensor([1, 1, _OVERRATED, 1, 1]).view(-1, 1, 1, 1)
+        sizes = truth.flatten(1).sum(1) ** -_POWER
+        sizes[[0, 4]] = float(sizes[1])  # as the largest structure
+        share = smooth_all(truth, blur) * sizes.view(-1, 1, 1, 1)
         return share / share.sum(0), 0.2
 
 
@@ -67,13 +69,13 @@ def measured() -> tuple[StructureModel, list[dict[str, Any]]]:
     return model, card["measured"]
 
 
-def test_what_is_overrated_gets_a_smaller_size_and_its_volume(
+def test_small_structures_that_are_overrated_get_their_volumes(
     measured: tuple[StructureModel, list[dict[str, Any]]],
 ) -> None:
     model, rows = measured
-    assert model.sizes["core"] < 0.6
-    core = next(row for row in rows if row["structure"] == "core")
-    assert abs(float(core["volume error"].split()[0])) <= 5
+    assert model.sizes["half"] == 1 > model.sizes["core"] > model.sizes["Stem"]
+    errors = {row["structure"]: float(row["volume error"].split()[0]) for row in rows}
+    assert all(abs(error) <= 8 for error in errors.values()), errors
     low, high = model.volume_interval["core"]
     assert 0.8 < low <= high < 1.25 and ALL in model.volume_interval
 
@@ -96,4 +98,4 @@ def test_the_expected_dice_falls_where_the_placement_errs(
     certain, doubtful = (
         of_certainty * x + of_placement * m + offset for x, m in ((0.85, 0.95), (0.6, 0.7))
     )
-    assert doubtful < certain - 0.15
+    assert doubtful < certain - 0.1
