@@ -141,7 +141,13 @@ def locate(scan: CoarseScan, model: StructureModel) -> Location | None:
 
 
 def register_from(scan: CoarseScan, start: Tensor, model: StructureModel) -> tuple[Tensor, float]:
-    """Refine an affine [3, 4] from a scan to the space, as `register`."""
+    """Refine one affine as `register`; returns it and its mutual information.
+
+    Args:
+        scan: of 2 mm.
+        start: [3, 4], from mm of the scan to the space.
+        model: the head.
+    """
     return register(*_halved(scan), [start], model)
 
 
