@@ -309,9 +309,11 @@ def makeTable(rows, source, name):
         (_("Structure"), vtk.vtkStringArray, "label"),
         (_("Voxels"), vtk.vtkLongLongArray, "voxels"),
         (_("Volume (mL)"), vtk.vtkDoubleArray, "volume_ml"),
+        (_("From (mL)"), vtk.vtkDoubleArray, "low_ml"),
+        (_("To (mL)"), vtk.vtkDoubleArray, "high_ml"),
         (_("Expected Dice"), vtk.vtkDoubleArray, "quality"),
     )
-    # Not every model estimates its quality.
+    # Not every model estimates intervals and its quality.
     addColumns(node, [each for each in columns if any(each[2] in row for row in rows)], rows)
     bridge.placeBeside(source, node)
     return node

@@ -67,6 +67,8 @@ def _declare(parser: Parser, task: str) -> None:
             choices=["auto"],
             help="enhance each volume with the best other series of its study or folder as guide",
         )
+    if task == "segment":
+        add_flags(parser, job, only=["volumes"])
     if task != "compress":
         add_flags(parser, batch, only=["bids"])
         add_flags(parser, job, only=["dicom"])

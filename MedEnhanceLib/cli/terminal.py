@@ -92,7 +92,9 @@ def wrote(fields: Mapping[str, Any]) -> list[str]:
 
 def job_lines(fields: Mapping[str, Any]) -> list[str]:
     """Return the output lines of a job that writes volumes."""
-    from MedEnhanceLib.core.manifest import caveats_of  # imports numpy, which is slow for help
+    # These import numpy, which is slow for help.
+    from MedEnhanceLib.core.labels import INTRACRANIAL
+    from MedEnhanceLib.core.manifest import caveats_of
 
     lines = wrote(fields)
     for row in fields.get("objects") or ():  # of DICOM
@@ -101,9 +103,11 @@ def job_lines(fields: Mapping[str, Any]) -> list[str]:
         lines.append(f"  {object_text}, {count}, {row['series_uid']}")
     if labels := fields.get("table"):
         heads = {"label": "label", "voxels": "voxels", "volume_ml": "ml"}
-        if any("quality" in row for row in labels):
-            heads["quality"] = "expected Dice"
+        more = {"low_ml": "from", "high_ml": "to", "quality": "expected Dice"}
+        heads |= {name: head for name, head in more.items() if any(name in row for row in labels)}
         limits = caveats_of({**fields, "segmentation_warning": ""})  # warned of already
+        if total := fields.get("intracranial"):
+            labels = [*labels, {"label": INTRACRANIAL, **total}]
         lines += ["", table(labels, heads), *limits]
     if "shape" in fields:
         lines.append(f"shape {inline(fields['shape'])}, {fields['dtype']}")

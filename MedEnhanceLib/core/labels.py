@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,10 @@ from MedEnhanceLib.errors import ConfigError
 #: An image's file, the image, and its label indices, or what a task knows its places by, [K, J, I];
 #: 0: background.
 LabeledFile = tuple[Path, Volume, Bytes | Ints]
+#: A side at the beginning of a label's name: "Left thalamus", "Right thalamus" are one structure.
+SIDE = re.compile(r"(left|right)[ _-]+(.+)", re.I)
+#: Name of the volume of all that lies within the skull.
+INTRACRANIAL = "total intracranial volume"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +75,17 @@ class Segmentation:
     Attributes:
         volume: labels, uint8, on the input's grid, 0 for the background.
         labels: the structures.
-        table: one row for each label with its volume in mL, and its expected Dice as "quality" if
-            the model estimates it.
+        table: one row for each label with its volume in mL and, if the model estimates them, the
+            interval that a second reader's volume is expected in ("low_ml", "high_ml") and the
+            expected Dice ("quality").
         model: name and sha256.
         device: where it ran.
         seconds: of wall time.
         warning: why labels may be wrong, by the model itself and by the volume; "" for no reason.
         limits: of the model, as its card states them: what the table is not to be used for.
         uncertainty: of the labels, 0 to 1, float32; None if the model does not estimate it.
+        intracranial: estimate of the total intracranial volume, all labels together, with its
+            interval, as in `table`; None of a model that does not label all within the skull.
     """
 
     volume: Volume
@@ -89,7 +97,33 @@ class Segmentation:
     warning: str = ""
     limits: tuple[str, ...] = ()
     uncertainty: Volume | None = None
+    intracranial: dict[str, float] | None = None
 
     def __repr__(self) -> str:
         names = ", ".join(label.name for label in self.labels)
         return f"<Segmentation by {self.model['name']} in {self.seconds:.1f} s: {names}>"
+
+
+def volume_rows(
+    file: str, table: Sequence[Mapping[str, Any]], intracranial: Mapping[str, Any] | None
+) -> Iterator[dict[str, Any]]:
+    """Yield a row of a table of volumes for each structure and side, then for the total.
+
+    Args:
+        file: name of the volume.
+        table: as of a `Segmentation`.
+        intracranial: the same.
+    """
+    total = [{"label": INTRACRANIAL, **intracranial}] if intracranial else []
+    for row in (*table, *total):
+        match = SIDE.fullmatch(row["label"])
+        side, name = match.groups() if match else ("", row["label"])
+        yield {
+            "file": file,
+            "structure": name,
+            "side": side.lower(),
+            "volume mL": row["volume_ml"],
+            "low mL": row.get("low_ml"),
+            "high mL": row.get("high_ml"),
+            "expected Dice": row.get("quality"),
+        }

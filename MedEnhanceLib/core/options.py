@@ -113,7 +113,8 @@ class About:
         items: fewest and most items of a list.
         is_name: text that becomes the name of a folder.
         place: of a job's parameter that names files or folders: "input" for one that is read,
-            "output" for a file that is written, "folder" for a folder of results.
+            "output" for a volume that is written, "table" for a .csv, "folder" for a folder of
+            results.
     """
 
     help: str = ""
@@ -128,7 +129,7 @@ class About:
     one_of: str = ""
     items: tuple[int, int] = (0, 100_000)
     is_name: bool = False
-    place: Literal["", "input", "output", "folder"] = ""
+    place: Literal["", "input", "output", "table", "folder"] = ""
 
 
 def option(default: Any = MISSING, *, factory: Any = MISSING, **about: Any) -> Any:

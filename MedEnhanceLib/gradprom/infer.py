@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Bytes
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.labels import Label, Segmentation
+from MedEnhanceLib.core.labels import INTRACRANIAL, Label, Segmentation
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.gradprom.segmenters import OpenHead
+from MedEnhanceLib.gradprom.segmenters import OpenHead, VoxelLabels
 from MedEnhanceLib.learning.precision import without_tf32
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
@@ -47,26 +46,29 @@ def segment(volume: Volume, seen: Volume, head: OpenHead, monitor: Monitor) -> S
     if made.uncertainty is not None:
         spread = np.ascontiguousarray(turn.undo(made.uncertainty))
         uncertainty = replace(volume.with_voxels(spread, did=f"uncertainty, {did}"), units="1")
+    ends = made.intervals.get(INTRACRANIAL)
+    table = _table(made, segmenter.labels, seen.geometry)
     return Segmentation(
         volume=replace(result, modality="SEG", units=""),
         labels=segmenter.labels,
-        table=_table(made.labels, segmenter.labels, made.quality, seen.geometry),
+        table=table,
         model=identity,
         device=choice.name,
         seconds=time.monotonic() - began,
         warning=warning,
         limits=segmenter.limits,
         uncertainty=uncertainty,
+        intracranial=_volume(sum(row["volume_ml"] for row in table), ends) if ends else None,
     )
 
 
 def _table(
-    labels: Bytes, structures: Sequence[Label], quality: Mapping[str, float], geometry: Geometry
+    made: VoxelLabels, structures: Sequence[Label], geometry: Geometry
 ) -> list[dict[str, Any]]:
     """Measure each structure."""
     # Slice by slice, as bincount needs 8 bytes for each voxel.
     counts = np.zeros(256, np.int64)
-    for plane in labels:
+    for plane in made.labels:
         counts += np.bincount(plane.ravel(), minlength=256)
     voxel_ml = geometry.voxel_volume_mm3 / 1000
     return [
@@ -74,10 +76,18 @@ def _table(
             "label": structure.name,
             "value": structure.value,
             "voxels": int(counts[structure.value]),
-            "volume_ml": round(float(counts[structure.value]) * voxel_ml, 3),
+            **_volume(
+                float(counts[structure.value]) * voxel_ml, made.intervals.get(structure.name)
+            ),
             # Unknown of a structure that the volume does not show.
             **({"quality": round(dice, 3)} if math.isfinite(dice) else {}),
         }
         for structure in structures
-        for dice in [quality.get(structure.name, math.nan)]
+        for dice in [made.quality.get(structure.name, math.nan)]
     ]
+
+
+def _volume(ml: float, ends: tuple[float, float] | None) -> dict[str, float]:
+    """Return a volume and, if its factors are known, the ends of its interval."""
+    interval = {"low_ml": round(ml * ends[0], 3), "high_ml": round(ml * ends[1], 3)} if ends else {}
+    return {"volume_ml": round(ml, 3), **interval}

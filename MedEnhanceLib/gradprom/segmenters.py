@@ -46,12 +46,15 @@ class VoxelLabels:
         uncertainty: [K, J, I], 0 to 1; None of a segmenter that does not estimate it.
         quality: expected Dice by label name, NaN or missing if unknown.
         warnings: why labels of this volume may be wrong.
+        intervals: factors of a label's volume between which another reader's is expected, by label
+            name; INTRACRANIAL is that of all labels, if they are all that lies within the skull.
     """
 
     labels: Bytes
     uncertainty: Floats | None = None
     quality: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
 import os
@@ -19,9 +17,9 @@ from MedEnhanceLib.core.findings import is_nearly_input
 from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.atomic import atomic_write, flush, make_folder
+from MedEnhanceLib.io.tables import write_table
 from MedEnhanceLib.io.volume_files import gradient_tables_of
 from MedEnhanceLib.jobs.batch_items import ROWS, TABLE, Item, Shard
-from MedEnhanceLib.runtime.text import csv_cell
 
 _FIRST_COLUMNS = ("task", "source", "output", "status", "seconds", "code", "message", "hint")
 #: What the last row of a volume says whose job ended without a result, or with its process.
@@ -180,7 +178,8 @@ class Ledger:
         if not self._shard:
             table = table.with_name(TABLE)
             places = dict.fromkeys([*map(self._place_of, self._items), *self._rows])
-            _write_table(table, [self._rows[place] for place in places if place in self._rows])
+            known = [_columns_of(self._rows[place]) for place in places if place in self._rows]
+            write_table(table, known, first=_FIRST_COLUMNS, overwrite=True)
         rows = [row for item in self._items if (row := self._rows.get(self._place_of(item)))]
         return {
             "total": len(self._items),
@@ -257,18 +256,6 @@ class Ledger:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write batch.csv: a column for each figure."""
-    lines = [_columns_of(row) for row in rows]
-    text = io.StringIO()
-    names = [*_FIRST_COLUMNS, *(name for line in lines for name in line)]
-    writer = csv.DictWriter(text, [*dict.fromkeys(names)])
-    writer.writeheader()
-    writer.writerows(lines)
-    with atomic_write(path, overwrite=True) as temporary:
-        temporary.write_bytes(text.getvalue().encode())
-
-
 def _place_in(row: Mapping[str, Any]) -> _Place:
     task, source, output = (str(row.get(name)) for name in ("task", "source", "output"))
     folder, name = os.path.split(output)
@@ -304,7 +291,7 @@ def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
     columns |= {heading: noise[key] for heading, key in headings.items() if key in noise}
     if "changed" in noise:
         columns["tissue changed (1 SD)"] = row.get("strength", 1.0) * noise["changed"]
-    return {csv_cell(name): csv_cell(_rounded(value)) for name, value in columns.items()}
+    return {name: _rounded(value) for name, value in columns.items()}
 
 
 def _rounded(value: Any) -> Any:

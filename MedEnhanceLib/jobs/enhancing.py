@@ -288,6 +288,7 @@ def segmentation_figures(segmentation: Segmentation | None) -> dict[str, Any]:
     return {
         "labels": as_json(segmentation.labels),
         "table": as_json(segmentation.table),
+        **({"intracranial": segmentation.intracranial} if segmentation.intracranial else {}),
         "head": dict(segmentation.model),
         "segmentation_limits": list(segmentation.limits),
         **({"segmentation_warning": segmentation.warning} if segmentation.warning else {}),

@@ -28,6 +28,8 @@ _HEADS = {
     "label": "Label",
     "voxels": "Voxels",
     "volume_ml": "Volume, ml",
+    "low_ml": "From, ml",
+    "high_ml": "To, ml",
     "quality": "Expected Dice",
 }
 

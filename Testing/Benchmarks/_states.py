@@ -31,7 +31,7 @@ _TEXTS = "texts.json"
 #: The package that opens models of a kind.
 _OPENERS = {"enhancer": "hqg", "slices": "hqg", "head": "gradprom", "codec": "unicompress"}
 #: Fields of a model's metadata that record_in_cards.py writes, with the hashes of its files.
-_WRITTEN = ("measured", "files")
+_WRITTEN = ("measured", "volume_interval", "files")
 #: How names of reasons for missed goals begin; no row depends on them.
 _REASON = "_WHY_"
 #: What has a docstring; no figure depends on it.

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from _common import REPOSITORY
 from _figure_origins import record
+from _heads_data import STRUCTURES
 
 from MedEnhanceLib.bundles.export import record_fields
+from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.training.gradprom.measuring import volume_intervals
 
 MODELS = REPOSITORY / "Resources" / "models"
 ENHANCERS = {"mr": "MR", "ct": "CT"}
 ARMS = ("filter", "network")
 #: What the card of the brain's head states: rows of a table, and figures.
 BRAIN = {
-    "FreeSurfer": ("dice", "cortex", "white", "worst"),
-    "manual": ("dice", "cortex", "white", "worst"),
+    "FreeSurfer": ("dice", "cortex", "white", "worst", "volume_error"),
+    "manual": ("dice", "cortex", "white", "worst", "volume_error"),
     "sequences": ("dice", "cortex", "white", "worst"),
     "outside": ("outside", "missed"),
     "retest": ("difference", "largest"),
@@ -35,7 +39,9 @@ def main() -> None:
             MODELS / name, {"measured": enhancement_rows(record("denoising")["rows"], modality)}
         )
     rows = record("segmentation")["rows"]
-    record_fields(MODELS / "brain", {"measured": brain_rows(rows)})
+    known = read_bundle(MODELS / "brain").metadata.get("volume_interval", {})
+    intervals = {"volume_interval": known | brain_intervals(rows, [*known])}
+    record_fields(MODELS / "brain", {"measured": brain_rows(rows), **intervals})
     for name, start in CODECS.items():
         record_fields(MODELS / name, {"measured": codec_rows(record("compression")["rows"], start)})
     for name, modality in SLICES.items():
@@ -48,11 +54,31 @@ def brain_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for name, figures in BRAIN.items():
         known = [row for row in rows if row["table"] == name and row["arm"] == "head"]
         for figure in figures if known else ():
-            values = [row[figure] for row in known]
+            values = [row[figure] for row in known if figure in row]
+            if not values:
+                continue
             spread = f"{sum(values) / len(values):.3f} ({min(values):.3f} to {max(values):.3f})"
             table.append({"compared": name, "figure": figure, "mean (range)": spread,
                           "n": len(values)})  # fmt: skip
+        drawn = [row for row in known if "volumes" in row]
+        for structure in STRUCTURES if drawn else ():
+            dice = [row["structures"][structure] for row in drawn]
+            errors = [100 * row["volumes"][structure] for row in drawn]
+            spread = f"{np.mean(dice):.3f}, {np.mean(errors):+.0f} % "
+            spread += f"({min(errors):+.0f} to {max(errors):+.0f} %)"
+            table.append({"compared": name, "figure": f"{structure}: Dice, volume error",
+                          "mean (range)": spread, "n": len(drawn)})  # fmt: skip
     return table
+
+
+def brain_intervals(rows: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
+    """Factors of the head's volumes between which those of readers are, by the head's names."""
+    drawn = [row["volumes"] for row in rows
+             if row["table"] == "manual" and row["arm"] == "head" and "volumes" in row]  # fmt: skip
+    ratios = np.array([[1 / (1 + row[name]) for name in STRUCTURES] for row in drawn])
+    found = volume_intervals([*STRUCTURES], ratios) if drawn else {}
+    by_name = {name: "ventricles" if "ventricle" in name else name.lower() for name in names}
+    return {name: found[part] for name, part in by_name.items() if part in found}
 
 
 def enhancement_rows(rows: list[dict[str, Any]], modality: str) -> list[dict[str, Any]]:

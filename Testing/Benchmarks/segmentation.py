@@ -220,6 +220,10 @@ def compared(result: Labeled, truth: Any) -> Row:
     """Scores against labels of others, and what the model expected of itself."""
     row = scores(result.labels.voxels, truth)
     side = on_wrong_side(result.labels.voxels, truth)
+    made, true = (volumes_of(each) for each in (result.labels.voxels, truth))
+    pairs = zip(STRUCTURES, made, true, strict=True)
+    errors = {name: round(float(a / b - 1), 4) for name, a, b in pairs if b}
+    row |= {"volumes": errors, "volume_error": median(map(abs, errors.values()))}
     return row | {"wrong_side": round(side, 5), "expected": by_structure(result.expected)}
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from MedEnhanceLib.bundles.export import export_bundle
+from MedEnhanceLib.core.labels import INTRACRANIAL
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.segmenters import Comparison, HeadSegmenter, VoxelLabels
 from MedEnhanceLib.runtime.progress import Monitor
@@ -18,6 +19,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 KIND, NAME, WARNING = "stripes", "stripes", "It sees stripes."
 RECIPE = Path(__file__).resolve().parents[2] / "docs/recipes/brain.json"
 _QUALITY = {"Left thalamus": 0.8765, "Right thalamus": 0.5}
+_INTERVALS = {"Left thalamus": (0.5, 1.5), INTRACRANIAL: (0.75, 1.25)}
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Stripes(HeadSegmenter):
         values = np.array([0, *(label.value for label in self.labels)], np.uint8)
         labels = np.broadcast_to(values[columns % len(values)], volume.shape).copy()
         spread = np.broadcast_to(columns / volume.shape[2], volume.shape).astype(np.float32)
-        return VoxelLabels(labels, spread.copy(), _QUALITY, ("its border is cut off",))
+        warnings = ("its border is cut off",)
+        return VoxelLabels(labels, spread.copy(), _QUALITY, warnings, _INTERVALS)
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,7 @@ ROWS: dict[str, Row] = {
     "picture": Row("region.png", {"at": [4, 5, 6]}),
     "monai_bundle": Row("brats", {"model": None}, python="segment"),
     "uncertainty_map": Row("u.nii.gz"),
+    "segment.volumes": Row("volumes.csv"),
     # Compression
     "lossless": Row(True, **_COMPRESS),
     "max_error": Row(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,15 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.arrays import Bytes, Doubles
-from MedEnhanceLib.core.labels import Label
+from MedEnhanceLib.core.labels import SIDE, Label
 from MedEnhanceLib.core.options import Options, config_from_json, option
 from MedEnhanceLib.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: A side at the beginning of a label's name: "Left thalamus" and "Right thalamus" are one class.
-_SIDE = re.compile(r"(left|right)[ _-]+(.+)", re.I)
 #: Most label values, tissues and classes: painted maps are bytes, whose highest bit is the side.
 _MOST = 120
 AIR = "air"
@@ -109,7 +106,7 @@ class Anatomy:
         pairs = []
         names = {label.name.lower() for label in self.labels}
         for label in self.labels:
-            match = _SIDE.fullmatch(label.name)
+            match = SIDE.fullmatch(label.name)
             other = {"left": "right", "right": "left"}
             if (
                 match

@@ -100,7 +100,8 @@ def resampled(volume: Volume, size: Sequence[int], voxel_mm: float) -> Tensor:
     for first in range(0, volume.shape[0], _SLAB):
         slab = np.array(volume.voxels[first : first + _SLAB], dtype=np.float32, order="C")
         parts.append(rows @ (torch.from_numpy(slab) @ columns.T))
-    return torch.tensordot(slices, torch.cat(parts), 1)
+    image: Tensor = torch.tensordot(slices, torch.cat(parts), 1)
+    return image
 
 
 def resampling(volume: Volume, size: Sequence[int], voxel_mm: float) -> tuple[Tensor, ...]:
@@ -155,9 +156,15 @@ def locate(scan: CoarseScan, model: StructureModel) -> Location | None:
     )
 
 
-def information_at(scan: CoarseScan, affine: Tensor, model: StructureModel) -> float:
-    """Measure the mutual information as `locate`, of a scan placed by an affine [3, 4]."""
-    return register(*_halved(scan), [affine], model, steps=1)[1]
+def register_from(scan: CoarseScan, start: Tensor, model: StructureModel) -> tuple[Tensor, float]:
+    """Refine one affine as `register`; returns it and its mutual information.
+
+    Args:
+        scan: of 2 mm.
+        start: [3, 4], from mm of the scan to the space.
+        model: the head.
+    """
+    return register(*_halved(scan), [start], model)
 
 
 def _nodding(look: _Look, degrees: float) -> Tensor:
@@ -270,12 +277,7 @@ def largest(mask: Tensor) -> Tensor:
 
 
 def register(
-    image: Tensor,
-    to_mm: Tensor,
-    starts: Sequence[Tensor],
-    model: StructureModel,
-    *,
-    steps: int = _STEPS,
+    image: Tensor, to_mm: Tensor, starts: Sequence[Tensor], model: StructureModel
 ) -> tuple[Tensor, float]:
     """Refine an affine from a scan to the space, and return its mutual information.
 
@@ -289,7 +291,6 @@ def register(
         to_mm: [3, 4], from its indices to mm; diagonal but for the shift.
         starts: affines [3, 4] from mm to the space.
         model: the head.
-        steps: of the optimizer; the information is that before the last.
     """
     sitk = require("SimpleITK", purpose="Segmenting a volume")
     template, mask = _template(model)
@@ -302,7 +303,7 @@ def register(
         method.SetMetricAsMattesMutualInformation(_BINS)
         method.SetMetricFixedMask(inner)
         method.SetInterpolator(sitk.sitkLinear)
-        method.SetOptimizerAsRegularStepGradientDescent(_FIRST_MM, _LAST_MM, steps)
+        method.SetOptimizerAsRegularStepGradientDescent(_FIRST_MM, _LAST_MM, _STEPS)
         method.SetOptimizerScalesFromPhysicalShift()
         method.SetSmoothingSigmasPerLevel([1.0])
         method.SetShrinkFactorsPerLevel([1])

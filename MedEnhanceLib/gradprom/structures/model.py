@@ -93,6 +93,6 @@ def open_structures(bundle: Bundle) -> StructureModel:
         quality={name: (a, b, c) for name, (a, b, c) in fields.get("quality", {}).items()},
         sizes=fields.get("sizes", {}),
         volume_interval={
-            name: (a, b) for name, (a, b) in fields.get("volume_interval", {}).items()
+            name: (a, b) for name, (a, b) in bundle.metadata.get("volume_interval", {}).items()
         },
     )

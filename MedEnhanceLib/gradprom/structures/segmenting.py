@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from MedEnhanceLib.core.arrays import Bytes, Floats
+from MedEnhanceLib.core.labels import INTRACRANIAL
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.segmenters import Comparison, HeadSegmenter, VoxelLabels
 from MedEnhanceLib.gradprom.structures.correcting import ClassShares, correct, refine
@@ -26,7 +27,7 @@ from MedEnhanceLib.gradprom.structures.locating import (
     make_scan,
     resampled,
 )
-from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
+from MedEnhanceLib.gradprom.structures.model import ALL, StructureModel, open_structures
 from MedEnhanceLib.gradprom.structures.networks import FINE_MM, scaled
 from MedEnhanceLib.gradprom.structures.space import smooth
 from MedEnhanceLib.runtime.progress import Monitor
@@ -41,6 +42,9 @@ _BINS, _BIN_BLUR = 64, 1.5
 _LEAST = 2e-3
 #: First and last voxel + 1 along k, j, i.
 Box = tuple[tuple[int, int], ...]
+Value = TypeVar("Value")
+#: Class outside the structures that shows that these are all within the skull.
+_SKULL = "skull"
 # Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/segmentation.py.
 #: Voxels at an end of the image that count as its edge; share of structures there that is much.
 _EDGE, _CUT_SHARE = 2, 0.01
@@ -161,6 +165,7 @@ def segment_structures(
         uncertainty,
         _quality(fine, location, model),
         tuple(_warnings(scan, location, window, model)),
+        _intervals(model),
     )
 
 
@@ -172,12 +177,26 @@ def _quality(window: ClassShares, location: Location, model: StructureModel) -> 
         of_certainty, of_placement, offset = model.quality.get(name, (1.0, 0.0, 0.0))
         expected = of_certainty * expected_dice(window.share, classes, index)
         expected += of_placement * location.information + offset
-        by_class[index] = min(1.0, max(0.0, expected)) if expected == expected else expected
+        by_class[name] = min(1.0, max(0.0, expected)) if expected == expected else expected
+    return _by_label(by_class, model)
+
+
+def _intervals(model: StructureModel) -> dict[str, tuple[float, float]]:
+    """Return the factors of each label's volume, and of all where these end at the skull."""
+    intervals = _by_label(model.volume_interval, model)
+    if _SKULL in model.anatomy.classes and ALL in model.volume_interval:
+        intervals[INTRACRANIAL] = model.volume_interval[ALL]
+    return intervals
+
+
+def _by_label(by_structure: Mapping[str, Value], model: StructureModel) -> dict[str, Value]:
     right, left = model.anatomy.values
-    return {
-        label.name: by_class[int(((right == label.value) | (left == label.value)).argmax())]
+    classes = [
+        model.anatomy.classes[int(((right == label.value) | (left == label.value)).argmax())]
         for label in model.anatomy.labels
-    }
+    ]
+    pairs = zip(model.anatomy.labels, classes, strict=True)
+    return {label.name: by_structure[name] for label, name in pairs if name in by_structure}
 
 
 def _warnings(

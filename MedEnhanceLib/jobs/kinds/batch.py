@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from MedEnhanceLib.core.labels import volume_rows
 from MedEnhanceLib.core.options import About, Params, check_fields, option
 from MedEnhanceLib.errors import Cancelled, ConfigError, DependencyError, OutputError
 from MedEnhanceLib.io.atomic import PREFIX, make_folder, output_error, refuse_unwritable, resolved
 from MedEnhanceLib.io.formats import CONTAINER
-from MedEnhanceLib.jobs.files import Result
+from MedEnhanceLib.io.tables import write_table
+from MedEnhanceLib.jobs.files import Result, check_outputs
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.locks import hold, remove_owned
 from MedEnhanceLib.runtime.progress import Monitor
@@ -92,6 +94,10 @@ class BatchParams(Params):
         check_fields(JOBS[self.task].params, self.params)
         if self.shard is not None:
             Shard.of(self.shard)
+            if self.params.get("volumes"):
+                raise ConfigError(
+                    "a shard writes no table of volumes", "Name it with --join, after all shards."
+                )
         if self.bids:
             if len(self.inputs) != 1 or self.makes_folders:
                 raise ConfigError(
@@ -126,10 +132,15 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     monitor.progress(0.0, "finding the volumes")
     out, stated = Path(str(params.output)), dict(params.params)
     shard = Shard.of(params.shard) if params.shard is not None else None
+    volumes = Path(path) if (path := stated.pop("volumes", None)) else None
+    if volumes:
+        check_outputs({"volumes": volumes}, ending=".csv", overwrite=params.overwrite)
     items = _items_of(params, resolved(out), shard, monitor)
     if params.join:
         ledger = Ledger(out, items, params.task, stated, overwrite=True)
-        return Result(ledger.finish() | {"open_shards": ledger.open_shards()})
+        fields = ledger.finish() | {"open_shards": ledger.open_shards()}
+        _write_volumes(volumes, fields["rows"], params.overwrite)
+        return Result(fields)
     refuse_unwritable(out)
     make_folder(out)
     with _locked(out, shard):
@@ -151,7 +162,16 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
             f"{fields['failed']} failed; see {fields['table']}",
             "Run the same command again to continue: finished volumes are skipped.",
         )
+    _write_volumes(volumes, fields["rows"], params.overwrite)
     return Result(fields)
+
+
+def _write_volumes(path: Path | None, rows: Sequence[Mapping[str, Any]], overwrite: bool) -> None:
+    """Write one table of volumes for all labeled ones of a run, if one was named."""
+    if path is not None:
+        labeled = (row for row in rows if row.get("table"))
+        tables = (volume_rows(r["source"], r["table"], r.get("intracranial")) for r in labeled)
+        write_table(path, [row for table in tables for row in table], overwrite=overwrite)
 
 
 @contextmanager

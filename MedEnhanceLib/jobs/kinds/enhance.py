@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ import numpy as np
 from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.core.arrays import Array
 from MedEnhanceLib.core.findings import verdict_on
+from MedEnhanceLib.core.labels import Label, volume_rows
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
@@ -23,6 +25,7 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.noise_verdict import measured_noise, refuse_two_regions
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
+from MedEnhanceLib.io.tables import write_table
 from MedEnhanceLib.jobs import enhancing, files
 from MedEnhanceLib.jobs.dicom import DicomParams, place_volume
 from MedEnhanceLib.jobs.files import KeptVolumes, Result, VolumeParams
@@ -35,6 +38,9 @@ from MedEnhanceLib.runtime.texts import text
 if TYPE_CHECKING:
     from MedEnhanceLib.io.dicomout import Template
     from MedEnhanceLib.report.figures import Picture
+
+#: Ending of a segmentation in BIDS.
+_OF_BIDS = "_dseg.nii.gz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -390,6 +396,13 @@ class SegmentParams(DicomParams, VolumeParams):
         metavar="FILE",
         place="output",
     )
+    volumes: str | None = option(
+        None,
+        help="write a table (.csv): mL of each structure and side, the interval for a second "
+        "reader and the expected Dice, then the total intracranial volume",
+        metavar="FILE",
+        place="table",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -403,10 +416,21 @@ class SegmentParams(DicomParams, VolumeParams):
         """Whether highdicom is needed: always, for the segmentation."""
         return True
 
+    @property
+    def tables(self) -> dict[str, Path]:
+        """Tables that are written: of volumes, and of labels beside a segmentation of BIDS."""
+        tables = {"volumes": Path(self.volumes)} if self.volumes else {}
+        if self.output.endswith(_OF_BIDS):
+            tables["labels"] = Path(f"{self.output.removesuffix(_OF_BIDS)}_dseg.tsv")
+        return tables
+
 
 def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     """Load → segment → save, or as DICOM → manifest with the volume of each label."""
     work = Work("segmented", params, monitor)
+    for name, path in params.tables.items():
+        ending = ".csv" if name == "volumes" else ".tsv"
+        files.check_outputs({name: path}, ending=ending, overwrite=params.overwrite)
     volume = params.load(monitor.part(0.02, 0.1))
     template = None
     if params.dicom:
@@ -419,6 +443,13 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
         if params.uncertainty_map and labels.uncertainty is None:
             monitor.warn("this model does not estimate uncertainty: no map is written")
         work.save({"output": labels.volume, "uncertainty_map": labels.uncertainty}, part)
+    rows = {
+        "volumes": volume_rows(params.input, labels.table, labels.intracranial),
+        "labels": map(_label_row, labels.labels),
+    }
+    for name, path in params.tables.items():
+        write_table(path, [*rows[name]], overwrite=params.overwrite)
+    work.outputs |= params.tables
     return work.finish(
         config=params.config.to_json(),
         figures=enhancing.segmentation_figures(labels),
@@ -426,3 +457,11 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
         device=labels.device,
         model=labels.model,
     )
+
+
+def _label_row(label: Label) -> dict[str, Any]:
+    """Return the row of a label in BIDS; its abbreviation is the name without spaces."""
+    words = re.findall(r"[^\W_]+", label.name)
+    short = "".join(word[0].upper() + word[1:] for word in words)
+    color = label.color
+    return {"index": label.value, "name": label.name, "abbreviation": short, "color": color}

@@ -74,9 +74,9 @@ def export_structures(
             "limits": dict(model.limits),
             "quality": {name: list(fit) for name, fit in model.quality.items()},
             "sizes": dict(model.sizes),
-            "volume_interval": {name: list(ends) for name, ends in model.volume_interval.items()},
             **model.anatomy.to_json(),
         },
+        "volume_interval": {name: list(ends) for name, ends in model.volume_interval.items()},
         "labels": [asdict(label) for label in model.anatomy.labels],
         "training": {
             "config": recorded,

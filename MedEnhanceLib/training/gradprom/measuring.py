@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,16 +11,15 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.core.arrays import Doubles
-from MedEnhanceLib.core.metrics import dice
 from MedEnhanceLib.gradprom.structures.locating import (
     CoarseScan,
     Location,
-    information_at,
     locate,
+    register_from,
 )
 from MedEnhanceLib.gradprom.structures.model import ALL, StructureModel
 from MedEnhanceLib.gradprom.structures.networks import FINE_MM, VOXEL_MM, scale_of
-from MedEnhanceLib.gradprom.structures.segmenting import expected_dice, find_unlike, segment_painted
+from MedEnhanceLib.gradprom.structures.segmenting import find_unlike, segment_painted
 from MedEnhanceLib.gradprom.structures.space import Placement, index_grid
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
@@ -34,20 +33,22 @@ _EACH, _LEAST_VOXELS, _LEAST_SCANS = 7, 50, 3
 #: Painted scans of held-out maps on which a head is measured, and their sides beyond those of the
 #: training.
 _MEASURED, _LARGER = 12, 32
-#: Largest shift of a disturbed placement, mm; σ of the change of its linear part, per mm.
-_FARTHEST_MM, _TURN = 8.0, 0.01
-#: Share of the structures from which a voxel counts; credible factors of a class's size.
-_NEAR, _FACTORS = 0.01, (0.2, 5.0)
-#: Rounds in which sizes, and weights of the errors of expected Dice, settle; an error that counts
-#: in full.
-_ROUNDS, _USUAL = 12, 0.05
+#: Largest error of a start of the registration, mm, as the locator's; σ of the change of its linear
+#: part, per mm.
+_FARTHEST_MM, _TURN = 16.0, 0.01
+#: Share of the structures from which a voxel counts; credible powers of sizes.
+_NEAR, _POWERS = 0.01, [number / 20 for number in range(11)]
+#: σ of normal values over the median of their distances to the median.
+_SIGMA = 1.4826
+#: Rounds in which weights of the errors of expected Dice settle; an error that counts in full.
+_ROUNDS, _USUAL = 8, 0.05
 #: Credible changes of true Dice by certainty and by mutual information.
-_SLOPES = (0.0, 2.0)
+_SLOPES = (0.0, 3.0)
 
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """A painted scan as a head sees it from a location, in the voxels around the structures.
+    """A painted scan as a head sees it from a location, in some voxels around the structures.
 
     Attributes:
         location: of the structures.
@@ -72,16 +73,23 @@ class _Seen:
         near = true | (model.anatomy.inner(share) > _NEAR)
         return cls(location, entropy, classes[near].long(), share[:, near])
 
-    def voxels(self, model: StructureModel) -> tuple[Doubles, Doubles]:
-        """Count the voxels of each structure, true and found; NaN of those that hardly show."""
-        count = len(self.share)
-        found = model.weighted(self.share.float()).argmax(0)
-        inner = slice(1, len(model.anatomy.structures) + 1)
-        true, made = (
-            torch.bincount(each, minlength=count)[inner].double().numpy()
-            for each in (self.classes, found)
+    def judged(self, model: StructureModel) -> Doubles:
+        """Return true and expected Dice, true and found voxels of each structure: [4, structures].
+
+        Those that hardly show are NaN.
+        """
+        share, count = model.weighted(self.share.float()), len(self.share)
+        certainty, found = share.max(0)
+        pairs = torch.bincount(self.classes * count + found, minlength=count**2)
+        both, (true, made) = (
+            pairs.view(count, count).diagonal(),
+            (torch.bincount(each, minlength=count).double() for each in (self.classes, found)),
         )
-        return np.where(true > _LEAST_VOXELS, true, np.nan), made
+        sure = torch.bincount(found, certainty, count)
+        overlap = [2 * both / (true + made), 2 * sure / (made + share.sum(1))]
+        rows = torch.stack([*overlap, true, made])[:, 1 : len(model.anatomy.structures) + 1]
+        rows[:, rows[2] <= _LEAST_VOXELS] = torch.nan
+        return rows.double().numpy()
 
 
 def measure(
@@ -114,20 +122,19 @@ def measure(
     # Users do not see what is refused either.
     usual = [index for index, seen in enumerate(found) if not find_unlike(seen.location, limits)]
     found, misplaced = ([each[index] for index in usual] for each in (found, misplaced))
-    if not found:
+    if len(found) < _LEAST_SCANS:
         return replace(model, limits=limits), {}
     # The sizes by which volumes are judged come from the other half of the scans.
-    halves = [_sizes(model, [*found[part::2], *misplaced[part::2]]) for part in (1, 0)]
-    judged = [replace(model, sizes=sizes) for sizes in halves]
-    volumes = np.concatenate([_ratios(judged[part], found[part::2]) for part in (0, 1)])
+    halves = [_sizes(model, misplaced[part::2]) for part in (1, 0)]
+    volumes = np.concatenate([_ratios(model, found[n::2], halves[n]) for n in (0, 1)])
     names, scans = model.anatomy.structures, [*found, *misplaced]
-    model = replace(model, limits=limits, sizes=_sizes(model, scans))
-    true, expected = np.array([_dice(model, seen) for seen in scans]).transpose(1, 0, 2)
+    model = replace(model, limits=limits, sizes=_sizes(model, misplaced))
+    true, expected, *_ = np.stack([seen.judged(model) for seen in scans], 1)
     information = np.array([seen.location.information for seen in scans])
     model = replace(
         model,
         quality=_calibration(names, true, expected, information),
-        volume_interval=_intervals((*names, ALL), volumes),
+        volume_interval=volume_intervals((*names, ALL), volumes),
     )
     rows = [
         {
@@ -149,69 +156,65 @@ def _near_truth(
     location: Location,
     model: StructureModel,
 ) -> Location:
-    """Place a scan where it lies but for a shift, a turn and another size, as placements err."""
-    classes = painted.classes[::2, ::2, ::2]
-    inner = (classes > 0) & (classes <= len(model.anatomy.structures))
-    points = index_grid(classes.shape)[inner] * scan.step_mm
+    """Place a scan from a start that errs by a shift, a turn and another size."""
+    points = index_grid(painted.places.shape[1:]).reshape(-1, 3) * scan.step_mm
     rows = torch.cat([points, torch.ones(len(points), 1)], 1).double()
-    true = torch.linalg.lstsq(rows, painted.places[:, inner].T.double()).solution.T.numpy()
+    true = torch.linalg.lstsq(rows, painted.places.flatten(1).T.double()).solution.T.numpy()
     distance, way = rng.uniform(0, _FARTHEST_MM), rng.normal(size=3)
-    affine = (np.eye(3) + rng.normal(0, _TURN * distance, (3, 3))) @ true
-    affine[:, 3] += distance * way / np.linalg.norm(way)
-    placement = Placement.linear(affine)
-    information = information_at(scan, placement.affine, model)
-    return replace(location, placement=placement, information=information)
-
-
-def _dice(model: StructureModel, seen: _Seen) -> Doubles:
-    """Return true and expected Dice of each structure, [2, structures]; NaN where hardly shown."""
-    share = model.weighted(seen.share.float())
-    classes, (true, _) = share.argmax(0), seen.voxels(model)
-    shown = np.isfinite(true)
-    pairs = np.full((2, len(true)), np.nan)
-    for index in np.flatnonzero(shown):
-        pairs[0, index] = dice(seen.classes.numpy(), classes.numpy(), int(index) + 1)
-        pairs[1, index] = expected_dice(share, classes, int(index) + 1)
-    return pairs
+    start = (np.eye(3) + rng.normal(0, _TURN * distance, (3, 3))) @ true
+    start[:, 3] += distance * way / np.linalg.norm(way)
+    affine, information = register_from(scan, torch.from_numpy(start).float(), model)
+    return replace(location, placement=Placement.linear(affine), information=information)
 
 
 def _sizes(model: StructureModel, scans: Sequence[_Seen]) -> dict[str, float]:
-    """Find the factors of structures' probabilities by which half of the volumes are too small."""
-    names = model.anatomy.structures
-    factors = np.ones(len(names))
-    for _ in range(_ROUNDS if len(scans) >= _LEAST_SCANS else 0):
-        sized = replace(model, sizes=dict(zip(names, factors.tolist(), strict=True)))
-        ratios = _ratios(sized, scans)[:, :-1]
-        known = np.isfinite(ratios).sum(0) >= _LEAST_SCANS
-        factors[known] *= np.nanmedian(ratios[:, known], 0) ** 0.7
-        factors = factors.clip(*_FACTORS)
-    return {
-        name: round(float(factor), 3)
-        for name, factor in zip(names, factors, strict=True)
-        if factor != 1
-    }
+    """Find the power of the structures' sizes that, as factors, makes labels agree best.
+
+    One number for all: factors that are fitted for each class until volumes are right follow what
+    is peculiar to painted scans, which are harder than most (decision 0103).
+    """
+    voxels = np.nansum([seen.judged(model)[2] for seen in scans], 0)
+    share = np.where(voxels > 0, voxels / max(1.0, voxels.max()), 1.0)
+
+    def sizes(power: float) -> dict[str, float]:
+        return dict(zip(model.anatomy.structures, (share**power).round(3).tolist(), strict=True))
+
+    def agreement(power: float) -> float:
+        sized = replace(model, sizes=sizes(power))
+        return float(np.nanmean([seen.judged(sized)[0] for seen in scans]))
+
+    return sizes(max(_POWERS, key=agreement))
 
 
-def _ratios(model: StructureModel, found: Sequence[_Seen]) -> Doubles:
-    """Return true over found volumes of each structure and of all: [scans, structures + 1]."""
-    table = np.full((len(found), len(model.anatomy.structures) + 1), np.nan)
-    for row, seen in zip(table, found, strict=True):
-        true, made = seen.voxels(model)
-        row[:-1] = true / np.maximum(made, 1)
-        row[-1] = np.nansum(true) / max(1.0, made[np.isfinite(true)].sum())
+def _ratios(model: StructureModel, scans: Sequence[_Seen], sizes: Mapping[str, float]) -> Doubles:
+    """Return true over found volumes of structures, then of all: [scans, structures + 1]."""
+    sized = replace(model, sizes=sizes)
+    _, _, true, made = np.stack([seen.judged(sized) for seen in scans], 1)
+    made = np.maximum(made, 1)
+    table: Doubles = np.c_[true / made, np.nansum(true, 1) / np.nansum(made, 1)]
     return table
 
 
-def _intervals(names: Sequence[str], ratios: Doubles) -> dict[str, tuple[float, float]]:
-    """Return factors of a found volume between which 95 % of the true ones are expected."""
-    intervals = {}
-    for name, column in zip(names, np.log(ratios).T, strict=True):
-        known = column[np.isfinite(column)]
-        if (count := len(known)) >= _LEAST_SCANS:
-            reach = 2 * known.std(ddof=1) * (1 + 1 / count) ** 0.5
-            low, high = np.exp(known.mean() + reach * np.array([-1, 1]))
-            intervals[name] = round(float(low), 3), round(float(high), 3)
-    return intervals
+def volume_intervals(names: Sequence[str], ratios: Doubles) -> dict[str, tuple[float, float]]:
+    """Return factors of a found volume between which 95 % of the true ones lie, if no scan fails.
+
+    Medians give them: few scans fail, and those entirely, which the expected Dice shows. The found
+    volume itself lies between them.
+
+    Args:
+        names: of the structures.
+        ratios: [scans, structures], true over found volumes; NaN where one is not shown.
+    """
+    logs, count = np.log(np.maximum(ratios, 1e-3)), np.isfinite(ratios).sum(0)
+    middle = np.nanmedian(logs, 0)
+    reach = 2 * _SIGMA * np.nanmedian(abs(logs - middle), 0) * np.sqrt(1 + 1 / np.maximum(count, 1))
+    low, high = np.minimum(middle - reach, 0), np.maximum(middle + reach, 0)
+    ends = np.exp([low, high]).round(3).T.tolist()
+    return {
+        name: (first, last)
+        for name, (first, last), shown in zip(names, ends, count, strict=True)
+        if shown >= _LEAST_SCANS
+    }
 
 
 def _calibration(

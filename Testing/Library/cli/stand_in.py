@@ -76,7 +76,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         model = {"name": "h", "sha256": "1" * 64}
         return SimpleNamespace(
             volume=labels, labels=LABELS, table=table, model=model, device="cpu", seconds=0.1,
-            warning="", limits=(), uncertainty=None,
+            warning="", limits=(), uncertainty=None, intracranial=None,
         )  # fmt: skip
 
     monkeypatch.setattr(hqg, "enhance", enhance)

@@ -59,9 +59,17 @@ class TestBids:
 
     def test_both_commands_go_on_in_one_dataset(self, run: Callable, bids: Path) -> None:
         assert run("batch", "enhance", bids, "--bids").status == 0
-        assert run("batch", "segment", bids, "--bids", "--model", "brain").status == 0
+        volumes = bids.parent / "volumes.csv"
+        command = ["batch", "segment", bids, "--bids", "--model", "brain", "--volumes", volumes]
+        assert run(*command).status == 0
         anat = bids / "derivatives/medenhance/sub-01/anat"
         assert io.load(anat / "sub-01_desc-T2w_dseg.nii.gz").modality == "SEG"
+        lines = (anat / "sub-01_desc-T2w_dseg.tsv").read_text(encoding="utf-8").splitlines()
+        assert lines[0].split("\t") == ["index", "name", "abbreviation", "color"]
+        assert lines[1].split("\t")[1:3] == ["gray matter", "GrayMatter"]
+        measured = volumes.read_text(encoding="utf-8").splitlines()
+        assert len(measured) == 1 + 3 * (len(lines) - 1)
+        assert (run(*command).status, volumes.read_text("utf-8").splitlines()) == (1, measured)
         again = run("batch", "enhance", bids, "--bids")
         assert (again.status, "3 of 3 done (3 of them before)" in again.out) == (0, True)
         table = (bids / "derivatives/medenhance/batch.csv").read_text(encoding="utf-8")

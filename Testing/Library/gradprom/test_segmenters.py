@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +23,10 @@ from MedEnhanceLib import gradprom
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.labels import INTRACRANIAL
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, InputError, ModelError
+from MedEnhanceLib.errors import ConfigError, EndingError, InputError, ModelError, OutputError
 from MedEnhanceLib.gradprom import Label, SegmentConfig
 from MedEnhanceLib.gradprom.segmenters import SEGMENTERS
 from MedEnhanceLib.gradprom.structures.model import open_structures
@@ -118,6 +120,36 @@ def test_the_command_writes_the_map_and_states_the_expected_dice(
     assert rows["Left thalamus"]["quality"] == 0.876
     assert "quality" not in rows["Left caudate"]
     assert manifest["results"]["segmentation_warning"].endswith("its border is cut off")
+
+
+def test_a_table_of_volumes_has_sides_intervals_and_the_total(
+    scan: Path, stripes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, volumes = tmp_path / "labels.nii.gz", tmp_path / "volumes.csv"
+    command = ["segment", str(scan), str(labels), "--model", stripes, "--volumes", str(volumes)]
+    assert main(command) == 0
+    rows = [*csv.DictReader(volumes.read_text(encoding="utf-8").splitlines())]
+    assert all(row["file"] == str(scan) for row in rows)
+    by_name = {(row["side"], row["structure"]): row for row in rows}
+    thalamus, caudate = by_name["left", "thalamus"], by_name["left", "caudate"]
+    assert float(thalamus["low mL"]) == pytest.approx(float(thalamus["volume mL"]) / 2, abs=0.001)
+    assert thalamus["expected Dice"] == "0.876"
+    assert (caudate["low mL"], caudate["expected Dice"]) == ("", "")
+    *structures, total = rows
+    ml = sum(float(row["volume mL"]) for row in structures)
+    assert (total["side"], total["structure"]) == ("", INTRACRANIAL)
+    assert float(total["high mL"]) == pytest.approx(1.25 * ml, rel=1e-3)
+    assert INTRACRANIAL in capsys.readouterr().out
+    labels.unlink()
+    Path(f"{labels}.json").unlink()
+    volumes.write_text("mine", encoding="utf-8")
+    assert main(command) == OutputError.exit_status
+    assert volumes.read_text(encoding="utf-8") == "mine" and not labels.exists()
+    assert main([*command, "--force"]) == 0
+    wrong = ["segment", str(scan), str(tmp_path / "b.nii.gz"), "--volumes", "volumes.txt"]
+    assert main(wrong) == EndingError.exit_status
+    result = me.segment(load(scan, modality="MR"), model=stripes)
+    assert result.intracranial is not None and "low_ml" in result.table[5]
 
 
 def test_a_map_that_the_model_cannot_make_is_warned_of(

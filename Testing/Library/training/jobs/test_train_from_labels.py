@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.learning.training import Learner
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.training.jobs.train import training_config
 
@@ -29,20 +31,30 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_a_head_is_trained_on_label_maps_and_what_an_enhancer_makes_and_segments(
-    maps: Path, tmp_path: Path
+    maps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "toy.json"
-    config.write_text(json.dumps(fields(enhanced_share=1.0)), encoding="utf-8")
+    stated = fields(enhanced_share=1.0, held_out=["2.nii.gz"])
+    config.write_text(json.dumps(stated), encoding="utf-8")
     command = ["train", "head", "--from-labels", str(maps), "--config", str(config)]
     enhancer = find_bundle("mr")
     command += ["--enhancer", str(enhancer.folder)]
     assert main([*command, "--out", str(tmp_path / "run")]) == 0
     folder = tmp_path / "run/toy"
     card = (folder / "docs/README.md").read_text(encoding="utf-8")
-    assert "painted from one of 3 label maps, 100% of them with noise that mr removed" in card
+    assert "painted from one of 2 label maps, 100% of them with noise that mr removed" in card
     metadata = read_bundle(folder).metadata
     assert metadata["gradprom"]["enhancer"] == enhancer.identity()
     assert str(enhancer.folder) not in json.dumps(metadata)
+    monkeypatch.setattr(Learner, "step", lambda *_: pytest.fail("it is trained already"))
+    measured = {"measured": [{"structure": "core", "Dice": 0.5}]}
+    sized = lambda model, *_: (replace(model, sizes={"core": 0.25}), measured)  # noqa: E731
+    monkeypatch.setattr("MedEnhanceLib.training.gradprom.heads.measure", sized)
+    assert main([*command, "--out", str(tmp_path / "run")]) == 0
+    again = read_bundle(folder).metadata
+    assert again["network"]["sizes"] == {"core": 0.25} and again["measured"] == measured["measured"]
+    weights = "models/model.safetensors"
+    assert again["files"][weights] == metadata["files"][weights]
     taught = training_config("hqg", {"task": {"segmenter": str(folder)}})
     assert taught.start == "mr", "it goes on from the enhancer of the head"
     labels = label_map(9)
