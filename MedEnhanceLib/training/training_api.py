@@ -13,6 +13,7 @@ from typing import Any
 from MedEnhanceLib.api import Progress, watched
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.options import PathLike, local_path
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.progress import Cancel
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.training.hqg.config import TrainConfig, TrainSlicesConfig
@@ -30,10 +31,12 @@ from MedEnhanceLib.training.spg.config import DistillConfig
 
 def train(
     method: str,
-    config: str | Mapping[str, Any] | TrainConfig | TrainHeadConfig | TrainSlicesConfig,
-    data: PathLike,
-    out: PathLike,
+    config: str | Mapping[str, Any] | TrainConfig | TrainHeadConfig | TrainSlicesConfig = "cpu",
+    data: PathLike | None = None,
+    out: PathLike | None = None,
     *,
+    from_labels: PathLike | None = None,
+    images: PathLike | None = None,
     distilled: PathLike | None = None,
     progress: Progress = None,
     cancel: Cancel | None = None,
@@ -49,6 +52,9 @@ def train(
             and slices also a distilled set. Without patterns: hq/* (hqg), * (head), **/*.nii.gz
             (slices, codec).
         out: the folder for checkpoint and bundle.
+        from_labels: the folder of label maps for head, in place of data.
+        images: a folder of labeled images for head, besides the label maps: NAME_T1w.nii.gz and so
+            on, with a label map NAME_dseg.nii.gz.
         distilled: a distilled set, besides the volumes of data.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
@@ -57,21 +63,28 @@ def train(
         The folder of the bundle.
 
     Raises:
-        ConfigError: an unknown method or preset, or an invalid field.
+        ConfigError: an unknown method or preset, an invalid field, or no data or out.
         Cancelled: after writing a checkpoint from which the same call resumes.
 
         config = {"preset": "cpu", "modality": "MR", "high_quality": ["*.nii.gz"]}
         folder = me.train("hqg", config, "data/", out="runs/a", progress=True)
         me.enhance(volume, model=str(folder))
+        me.train("head", from_labels="label-maps/", images="labeled/", out="runs/head")
     """
     fields = {"preset": config} if isinstance(config, str) else config
     if isinstance(fields, Mapping):
         check_training(method, fields)
+    data = from_labels if data is None else data
+    if data is None or out is None or (from_labels is not None and method != "head"):
+        raise ConfigError(
+            f"a training of {method} needs data and out", "For head: from_labels in place of data."
+        )
     data, folder = local_path(data), local_path(out)
+    labeled = None if images is None else local_path(images)
     source = set_of(data, None if distilled is None else str(local_path(distilled)))
     settings = training_config(method, fields, source)
     with watched(progress, cancel) as monitor:
-        return train_method(method, settings, data, folder, monitor, source)
+        return train_method(method, settings, data, folder, monitor, source, labeled)
 
 
 def distill(

@@ -87,6 +87,7 @@ def _declare_train(parser: Parser) -> None:
         metavar="DIR",
         help="head: label maps to learn from; structures are named in --config",
     )
+    add_flags(parser, job, only=["images"])
     parser.add_argument("--config", metavar="FILE", help="options as JSON, on top of the preset")
     parser.add_argument(
         "--data",

@@ -31,7 +31,7 @@ class TrainHeadConfig(NetworkTrainingConfig):
     }
     MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 1, "quick": 10, "cpu": 480, "full": 3600}
 
-    images: tuple[str, ...] = option(("*",), help="patterns of label maps below the data folder")
+    maps: tuple[str, ...] = option(("*",), help="patterns of label maps below the data folder")
     structures: tuple[dict[str, Any], ...] = option(
         (),
         help="value, name and color of each label, and its codes: fields of gradprom.Label; labels "
@@ -55,6 +55,9 @@ class TrainHeadConfig(NetworkTrainingConfig):
     )
     enhanced_share: float = option(
         0.3, help="share of the painted scans that are enhanced, with an enhancer", low=0, high=1
+    )
+    image_share: float = option(
+        0.3, help="share of the scans that show a labeled image, if there are any", low=0, high=1
     )
     name: str = "structures"
     # Chosen in trials (decision 0075). Measured as a whole by Benchmarks/segmentation.py.

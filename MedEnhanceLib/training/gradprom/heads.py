@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from fnmatch import fnmatchcase
+from itertools import accumulate, pairwise
+from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,18 +16,14 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.core.arrays import Doubles
-from MedEnhanceLib.core.labels import Label, color_of
 from MedEnhanceLib.core.metrics import dice
-from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
 from MedEnhanceLib.gradprom.structures.correcting import posteriors
 from MedEnhanceLib.gradprom.structures.locating import Location
 from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.gradprom.structures.networks import Corrector, Locator
 from MedEnhanceLib.gradprom.structures.segmenting import expected_dice, find_unlike, segment_painted
-from MedEnhanceLib.gradprom.structures.space import TissueMap, make_space
-from MedEnhanceLib.io import load
+from MedEnhanceLib.gradprom.structures.space import make_space
 from MedEnhanceLib.learning.precision import mixed_precision, without_tf32
 from MedEnhanceLib.learning.training import Learner, begin_training
 from MedEnhanceLib.runtime.ordered import ahead
@@ -34,11 +31,17 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.training.gradprom.enhanced import Enhancer
 from MedEnhanceLib.training.gradprom.head_export import export_structures
-from MedEnhanceLib.training.gradprom.painting import NO_SIDE, Painted, Painter
+from MedEnhanceLib.training.gradprom.label_maps import (
+    find_labeled_images,
+    labels_of,
+    read_labeled_images,
+    read_maps,
+    split_maps,
+    tissue_map,
+)
+from MedEnhanceLib.training.gradprom.painting import NO_SIDE, UNKNOWN, Painted, Painter
 
 Scan = TypeVar("Scan")
-#: Largest value of a label map; room around what it labels, in voxels.
-_LARGEST, _RIM = 65535, 8
 # Chosen in trials (decision 0075); no table isolates them. Measured by Benchmarks/segmentation.py.
 #: A locator's scan covers twice the sides, in voxels twice as large.
 _LOCATOR_MM = 4.0
@@ -52,6 +55,8 @@ _BETAS = (0.9, 0.99)
 _FASTER = 2.0
 #: A structure of fewer voxels in a scan does not enter the Dice term.
 _FEWEST = 20
+#: CPU seconds, about: of reading a map, of aligning it, of a voxel of a step, of a measured scan.
+_READ_S, _ALIGN_S, _VOXEL_S, _MEASURE_S = 0.5, 4.0, 5e-6, 10.0
 # Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/segmentation.py.
 #: What lies within this share of the painted scans' range is usual.
 _MARGIN = 0.9
@@ -71,9 +76,10 @@ def train_head(
     out: Path,
     monitor: Monitor | None = None,
     *,
+    images: Path | None = None,
     enhancer: Enhancer | None = None,
 ) -> Path:
-    """Train a head from label maps alone, export its bundle, and measure it on painted scans.
+    """Train a head from label maps, export its bundle, and measure it on painted scans.
 
     Args:
         config: of the training.
@@ -81,92 +87,63 @@ def train_head(
         out: for checkpoint and bundle. A training of the same configuration continues from the
             checkpoint there.
         monitor: progress, metrics and cancelling.
+        images: folder of labeled images, of which a share of the scans has the intensities.
         enhancer: of the configuration; None if it names none.
     Returns:
         The bundle's folder, `out/<name>`.
     Raises:
         Cancelled: after writing a checkpoint.
         ConfigError: structures or tissues contradict one another.
-        InputError: no label maps, or files that are none.
+        InputError: no label maps, or files that are none; images without labels.
         ModelError: the training diverged.
     """
     monitor = monitor or Monitor()
     device = begin_training(config.device, out, monitor)
-    training, held_out = _split(config, folder)
-    volumes = _read([*training, *held_out], monitor.part(0, 0.02))
+    training, held_out = split_maps(config, folder)
+    labeled = find_labeled_images(images) if images else {}
+    count, total = len(training), len(training) + len(held_out)
+    parts = _parts(config, total + len(labeled), monitor)
+    reading, share = next(parts), total / (total + len(labeled))
+    volumes = read_maps([*training, *held_out], reading.part(0, share))
     values = sorted({int(value) for volume in volumes for value in np.unique(volume.voxels)})
     anatomy = Anatomy.of(
-        config.label_set or [*_labels_of(values)], config.tissues, config.merged, values
+        config.label_set or [*labels_of(values)], config.tissues, config.merged, values
     )
-    maps = [_map_of(volume, anatomy) for volume in volumes]
-    count = len(training)
-    space, placements = make_space(maps, anatomy, count, monitor.part(0.02, 0.08))
-    painter = Painter(maps[:count], placements[:count], space, anatomy)
-    locator = _train_locator(
-        config, painter, anatomy, device, out / "locator", monitor.part(0.08, 0.25)
+    maps = [tissue_map(volume, anatomy) for volume in volumes]
+    maps += read_labeled_images(labeled, anatomy, config.modality, reading.part(share, 1))
+    space, placements = make_space(maps, anatomy, count, next(parts))
+    painter = Painter(
+        maps[:count] + maps[total:],
+        placements[:count] + placements[total:],
+        space,
+        anatomy,
+        image_share=config.image_share,
     )
-    steps = monitor.part(0.25, 0.97)
-    corrector, seconds = _train_corrector(config, painter, anatomy, device, out, steps, enhancer)
+    locator = _train_locator(config, painter, anatomy, device, out / "locator", next(parts))
+    corrector, seconds = _train_corrector(
+        config, painter, anatomy, device, out, next(parts), enhancer
+    )
     model = StructureModel(config.name, anatomy, space, locator, corrector, {}, {})
     measured: dict[str, Any] = {}
     if held_out:
-        others = Painter(maps[count:], placements[count:], space, anatomy)
-        model, measured = _measure(model, others, config, monitor.part(0.97, 1))
-    bundle = export_structures(out / config.name, config, model, count, seconds, enhancer)
+        others = Painter(maps[count:total], placements[count:total], space, anatomy)
+        model, measured = _measure(model, others, config, next(parts))
+    counts = count, sum(len(item.images) for item in maps)
+    bundle = export_structures(out / config.name, config, model, counts, seconds, enhancer)
     if measured:
         record_fields(bundle.folder, measured)
     monitor.progress(1.0, "model written")
     return bundle.folder
 
 
-def _split(config: TrainHeadConfig, folder: Path) -> tuple[list[Path], list[Path]]:
-    """Find the label maps for training, and those held out."""
-    paths = sorted({path for pattern in config.images for path in folder.glob(pattern)})
-    paths = [path for path in paths if path.is_file()]
-    names = {path: path.relative_to(folder).as_posix() for path in paths}
-    held = [
-        path for path in paths if any(fnmatchcase(names[path], item) for item in config.held_out)
-    ]
-    training = [path for path in paths if path not in held]
-    if not training:
-        raise InputError(
-            f"{folder}: no label map for training matches {', '.join(config.images)}",
-            "Give the folder that the patterns start from, with more files than are held out.",
-        )
-    return training, held
-
-
-def _read(paths: list[Path], monitor: Monitor) -> list[Volume]:
-    volumes = []
-    for number, path in enumerate(paths):
-        monitor.progress(number / len(paths), f"reading {path.name}")
-        volume = load(path, modality="SEG").single().canonical()
-        voxels = volume.voxels
-        is_whole = np.issubdtype(voxels.dtype, np.integer) or bool((voxels == voxels.round()).all())
-        if not is_whole or voxels.min() < 0 or voxels.max() > _LARGEST or not voxels.any():
-            raise InputError(
-                f"{path.name} is no label map: its values are {voxels.min():g} to {voxels.max():g}",
-                f"Give whole numbers from 0 (background) to {_LARGEST}, and at least one label.",
-            )
-        volumes.append(volume)
-    return volumes
-
-
-def _labels_of(values: list[int]) -> Iterable[Label]:
-    """Make a label of each value up to 255."""
-    for value in values:
-        if 0 < value <= 255:
-            yield Label(value=value, name=f"value {value}", color=color_of(value))
-
-
-def _map_of(volume: Volume, anatomy: Anatomy) -> TissueMap:
-    """Crop a map to what it labels."""
-    tissues = anatomy.painted(volume.voxels.astype(np.int64))
-    index = np.argwhere(tissues)
-    low = np.maximum(index.min(0) - _RIM, 0)
-    part = tuple(slice(a, b + _RIM + 1) for a, b in zip(low, index.max(0), strict=True))
-    geometry = volume.geometry.cropped((int(low[2]), int(low[1]), int(low[0])))
-    return TissueMap(np.ascontiguousarray(tissues[part]), geometry.affine_lps)
+def _parts(config: TrainHeadConfig, maps: int, monitor: Monitor) -> Iterator[Monitor]:
+    """Split progress as time: reading, alignment, locator, corrector, measurement."""
+    step = _VOXEL_S * prod(config.sides)
+    costs = [_READ_S * maps, _ALIGN_S * maps, step * config.locator_steps, step * config.steps]
+    costs.append(_MEASURE_S * _MEASURED if config.held_out else 0.0)
+    ends = [end / sum(costs) for end in accumulate(costs, initial=0.0)]
+    for start, end in pairwise(ends):
+        yield monitor.part(start, end)
 
 
 def _measure(
@@ -358,11 +335,14 @@ def class_loss(logits: Tensor, classes: Tensor) -> Tensor:
 
     Args:
         logits: [1, C, K, J, I].
-        classes: [K, J, I], indices.
+        classes: [K, J, I], indices; UNKNOWN where nothing is learned.
     """
     count = logits.shape[1]
-    logs = logits[0].flatten(1).log_softmax(0)
-    target = classes.reshape(-1).long()
+    known = classes.reshape(-1) != UNKNOWN
+    if not known.any():
+        return logits.sum() * 0
+    logs = logits[0].flatten(1)[:, known].log_softmax(0)
+    target = classes.reshape(-1)[known].long()
     true = logs.gather(0, target[None])[0]
     size = torch.bincount(target, minlength=count).float()
     both = torch.zeros(count, device=logits.device).index_add(0, target, true.exp())

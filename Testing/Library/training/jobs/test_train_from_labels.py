@@ -101,7 +101,7 @@ def test_what_does_not_go_with_label_maps_is_refused(
 @pytest.mark.parametrize(
     ("wrong", "reported"),
     [
-        ({"images": "maps/*.nii"}, "images is .*Use a list"),
+        ({"maps": "maps/*.nii"}, "maps is .*Use a list"),
         ({"structures": ["Tumor"]}, r"structures is \('Tumor',\)"),
         ({"structures": [{"value": 1, "name": "Tumor"}]}, "Label lacks color"),
         ({"structures": [{"value": 0, "name": "T", "color": "#ffffff"}]}, "value is 0"),
