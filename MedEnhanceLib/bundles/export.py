@@ -44,7 +44,8 @@ _PURPOSES = {
 _MEASURES = {
     "enhancer": "PSNR (dB) and SSIM against the undamaged volume: higher is better.",
     "slices": "PSNR (dB) against thin slices as acquired: higher is better.",
-    "head": "Dice of each structure with the reference labels: 1 is equal, 0 is no overlap.",
+    "head": "Dice of each structure with the reference labels: 1 is equal, 0 is no overlap. Volume "
+    "error: the mean over scans of how much larger than the reference a structure is.",
     "codec": "Size against the uncompressed volume; where voxels change, PSNR (dB).",
 }
 

@@ -131,13 +131,12 @@ class Geometry:
         return max(self.spacing) / min(self.spacing) < _NEARLY_ISOTROPIC
 
     @property
-    def turn(self) -> AxisTurn:
-        """The turn to the canonical order, which depends on the patient and the spacing alone.
+    def upright_turn(self) -> AxisTurn:
+        """The turn to the order of DICOM's axial images, which depends on the patient alone.
 
-        It is that of DICOM's axial images: columns run to the left, rows to the back, slices to the
-        head, by the nearest axes. Thick slices stay slices: their axis comes first.
+        Columns run to the left, rows to the back, slices to the head, by the nearest axes.
         """
-        direction, middle = np.asarray(self.direction), sorted(self.spacing)[1]
+        direction = np.asarray(self.direction)
 
         def alignment(candidate: tuple[tuple[int, ...], tuple[int, ...]]) -> list[float]:
             turned = direction[:, candidate[0]] * candidate[1]
@@ -147,13 +146,22 @@ class Geometry:
         flips = product((1, -1), repeat=3)
         nearest, signs = max(product(permutations(range(3)), flips), key=alignment)
         steps = dict(zip(nearest, signs, strict=True))
-        thick = [round(mm / middle, 3) >= _NEARLY_ISOTROPIC for mm in self.spacing]
-        ijk = sorted(nearest, key=thick.__getitem__)
-        return AxisTurn(tuple(2 - axis for axis in reversed(ijk)), (steps[2], steps[1], steps[0]))
+        axes = tuple(2 - axis for axis in reversed(nearest))
+        return AxisTurn(axes, (steps[2], steps[1], steps[0]))
 
-    def canonical(self, shape: Sequence[int]) -> Geometry:
-        """Return the geometry of the voxels in canonical order; shape: stored, (…, K, J, I)."""
-        turn, affine = self.turn, self.affine_lps
+    @property
+    def turn(self) -> AxisTurn:
+        """The turn to the canonical order, which depends on the patient and the spacing alone.
+
+        It is the upright one, but thick slices stay slices: their axis comes first.
+        """
+        upright, middle = self.upright_turn, sorted(self.spacing)[1]
+        thin = [round(mm / middle, 3) < _NEARLY_ISOTROPIC for mm in reversed(self.spacing)]
+        return AxisTurn(tuple(sorted(upright.axes, key=thin.__getitem__)), upright.steps)
+
+    def turned(self, turn: AxisTurn, shape: Sequence[int]) -> Geometry:
+        """Return the geometry of turned voxels; shape: stored, (…, K, J, I)."""
+        affine = self.affine_lps
         ijk, steps = [2 - axis for axis in reversed(turn.axes)], np.array(turn.steps[::-1])
         first = np.append((np.array(shape[-3:])[::-1] - 1) * (steps < 0), 1)
         direction = (np.asarray(self.direction) * steps)[:, ijk]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from MedEnhanceLib.core import exchange
 from MedEnhanceLib.core.arrays import Doubles, Voxels, empty, slabs
 from MedEnhanceLib.core.diffusion_gradients import Gradient
-from MedEnhanceLib.core.geometry import Geometry, Triple
+from MedEnhanceLib.core.geometry import AxisTurn, Geometry, Triple
 from MedEnhanceLib.core.modality import (
     MODALITIES,
     PROFILES,
@@ -350,8 +350,15 @@ class Volume:
 
     def canonical(self) -> Volume:
         """Return a view in canonical order (`Geometry.turn`); its origin is that of the stored."""
-        turned = self.geometry.turn.apply(self.voxels)
-        return replace(self, voxels=turned, geometry=self.geometry.canonical(self.shape))
+        return self._turned(self.geometry.turn)
+
+    def upright(self) -> Volume:
+        """Return the same in the order of axial images (`Geometry.upright_turn`)."""
+        return self._turned(self.geometry.upright_turn)
+
+    def _turned(self, turn: AxisTurn) -> Volume:
+        geometry = self.geometry.turned(turn, self.shape)
+        return replace(self, voxels=turn.apply(self.voxels), geometry=geometry)
 
     def compact(self, scratch: Path | None = None) -> Volume:
         """Return the volume with voxels in C order; if need be a copy, as `empty` makes it."""

@@ -36,10 +36,10 @@ def train(
     out: PathLike | None = None,
     *,
     from_labels: PathLike | None = None,
-    images: PathLike | None = None,
     distilled: PathLike | None = None,
     progress: Progress = None,
     cancel: Cancel | None = None,
+    **fields: Any,
 ) -> Path:
     """Train a model, or resume a training.
 
@@ -53,17 +53,16 @@ def train(
             (slices, codec).
         out: the folder for checkpoint and bundle.
         from_labels: the folder of label maps for head, in place of data.
-        images: a folder of labeled images for head, besides the label maps: NAME_T1w.nii.gz and so
-            on, with a label map NAME_dseg.nii.gz.
         distilled: a distilled set, besides the volumes of data.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
+        **fields: of the configuration, in place of those in config: images, steps, device …
 
     Returns:
         The folder of the bundle.
 
     Raises:
-        ConfigError: an unknown method or preset, an invalid field, or no data or out.
+        ConfigError: an unknown method or preset, an invalid field, or no folder of data or out.
         Cancelled: after writing a checkpoint from which the same call resumes.
 
         config = {"preset": "cpu", "modality": "MR", "high_quality": ["*.nii.gz"]}
@@ -71,20 +70,20 @@ def train(
         me.enhance(volume, model=str(folder))
         me.train("head", from_labels="label-maps/", images="labeled/", out="runs/head")
     """
-    fields = {"preset": config} if isinstance(config, str) else config
-    if isinstance(fields, Mapping):
-        check_training(method, fields)
-    data = from_labels if data is None else data
-    if data is None or out is None or (from_labels is not None and method != "head"):
-        raise ConfigError(
-            f"a training of {method} needs data and out", "For head: from_labels in place of data."
-        )
+    given = {"preset": config} if isinstance(config, str) else config
+    if fields:
+        paths = {name: str(value) for name, value in fields.items() if isinstance(value, Path)}
+        given = (given if isinstance(given, Mapping) else given.to_json()) | fields | paths
+    if isinstance(given, Mapping):
+        check_training(method, given)
+    data = data or from_labels
+    if data is None or out is None:
+        raise ConfigError("no folder of data, or none for the result", "Give data and out.")
     data, folder = local_path(data), local_path(out)
-    labeled = None if images is None else local_path(images)
     source = set_of(data, None if distilled is None else str(local_path(distilled)))
-    settings = training_config(method, fields, source)
+    settings = training_config(method, given, source)
     with watched(progress, cancel) as monitor:
-        return train_method(method, settings, data, folder, monitor, source, labeled)
+        return train_method(method, settings, data, folder, monitor, source)
 
 
 def distill(

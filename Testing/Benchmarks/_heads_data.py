@@ -68,19 +68,19 @@ class Heads:
         return subjects
 
     def image(self, entry: Entry) -> Volume:
-        """Open a volume, its axes as models see them."""
+        """Open a volume, its axes as heads see them."""
         if QUICK:
             return _painted(entry["file"])[0]
         path = self._path(entry["file"])
         assert path is not None
-        return load(verified(path, entry), modality="MR").single().canonical()
+        return load(verified(path, entry), modality="MR").single().upright()
 
     def drawn(self, entry: Entry, what: str) -> Any:
         """Labels or mask of a volume ("labels", "mask"), [K, J, I]; None where there are none."""
         if QUICK:
             return _painted(entry["file"])[1]
         path = self._path(entry[what]) if entry.get(what) else None
-        return path and load(path, modality="SEG").single().canonical().voxels.astype(np.int32)
+        return path and load(path, modality="SEG").single().upright().voxels.astype(np.int32)
 
 
 @cache
@@ -148,4 +148,4 @@ def _painted(name: str) -> tuple[Volume, Any]:
         labels = np.where(i**2 + j**2 < 0.5, 3, 0)
     gray = np.random.default_rng(len(name)).uniform(200, 900, 64)[labels]
     voxels = np.where(labels > 0, gray, 300.0 * (radius < 1.2)).astype(np.float32)
-    return Volume(voxels, Geometry((2.0, 2.0, 2.0)), modality="MR").canonical(), labels
+    return Volume(voxels, Geometry((2.0, 2.0, 2.0)), modality="MR"), labels

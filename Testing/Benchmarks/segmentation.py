@@ -132,7 +132,7 @@ class _Uncorrected(torch.nn.Module):
 
 @dataclass(frozen=True)
 class Labeled:
-    """Labels of a canonical volume; expected: Dice of each structure, by the model."""
+    """Labels of an upright volume; expected: Dice of each structure, by the model."""
 
     labels: Volume
     expected: Mapping[str, float]
@@ -140,7 +140,7 @@ class Labeled:
 
 
 def labeled(volume: Volume, arm: str = HEAD) -> Labeled:
-    """Segment a canonical volume."""
+    """Segment an upright volume."""
     began = time.process_time()
     used = model() if arm == HEAD else replace(model(), corrector=_Uncorrected())  # type: ignore[arg-type]
     result = segment_structures(volume, place(volume, used), used, "cpu", Monitor())
@@ -150,7 +150,7 @@ def labeled(volume: Volume, arm: str = HEAD) -> Labeled:
 
 
 def verdict(volume: Volume) -> str:
-    """State why a canonical volume is refused; "" where it is not."""
+    """State why an upright volume is refused; "" where it is not."""
     return find_unlike(place(volume, model()).location, model().limits)
 
 
@@ -325,7 +325,7 @@ def storage_rows(scan: Scan) -> Iterator[Row]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"turned.{suffix}"
             save(Volume.from_sitk(turned, modality="MR"), path)
-            again = load(path, modality="MR").single().canonical()
+            again = load(path, modality="MR").single().upright()
         row = changed(first, labeled(again).labels)
         yield {"table": "storages", "subject": scan.name, "case": suffix, "arm": HEAD, **row}
 

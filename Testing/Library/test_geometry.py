@@ -117,11 +117,13 @@ def test_storages_of_an_oblique_volume_share_one_order(
     tilted = np.roll(rotation(angle), 1, axis=(0, 1)) @ rotation(angle)
     geometry = Geometry(spacing, (1.0, 2.0, 3.0), tilted.tolist())
     volume = Volume(np.arange(60).reshape(3, 4, 5), geometry, modality="MR")
-    first = volume.canonical()
+    first, upright = volume.canonical(), volume.upright()
     assert first.geometry.spacing[2] == max(spacing)
+    assert np.trace(upright.geometry.direction) >= np.trace(first.geometry.direction)
     for storage in STORAGES:
         # Of a file, an affine is known to some digits.
         other = stored(volume, storage)
         affine = other.geometry.affine_ras.round(9)
         other = Volume(other.voxels, Geometry.from_affine_ras(affine), modality="MR")
         assert np.array_equal(other.canonical().voxels, first.voxels)
+        assert np.array_equal(other.upright().voxels, upright.voxels)

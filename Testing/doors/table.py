@@ -199,7 +199,6 @@ ROWS: dict[str, Row] = {
     "seconds": Row(0.5),
     # Training
     "distilled": Row("set", flag=None),
-    "images": Row("labeled"),
     "train.config": Row({"steps": 9}, flag="--steps", words=("9",), python="train:config"),
     "method": Row("matching", python="distill"),
     "volumes": Row(8, python="distill"),

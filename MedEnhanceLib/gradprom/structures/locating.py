@@ -76,26 +76,30 @@ class Location:
 
 
 def make_scan(volume: Volume) -> CoarseScan:
-    """Resample a canonical volume to voxels of about 2 mm."""
+    """Resample an upright volume to voxels of about 2 mm."""
     scaling_for(volume)  # refuses what single precision does not hold
-    voxels = torch.from_numpy(np.array(volume.voxels, dtype=np.float32, order="C"))
     spacing = volume.geometry.spacing[::-1]
     size = [
         max(16, round(n * mm / VOXEL_MM / 2) * 2)
         for n, mm in zip(volume.shape, spacing, strict=True)
     ]
-    for axis, mm in enumerate(spacing):
-        voxels = smooth(voxels, coarsening(mm), axis)
-    image = F.interpolate(voxels[None, None], size=size, mode="trilinear", align_corners=False)[
-        0, 0
-    ]
+    image = resampled(volume, size, VOXEL_MM)
     step = [n * mm / m for n, mm, m in zip(volume.shape, spacing, size, strict=True)]
     return CoarseScan(image, scale_of(image), torch.tensor(step[::-1], dtype=torch.float32))
 
 
-def coarsening(mm: float) -> float:
-    """Return the σ, in voxels of this side, of the blur to the resolution of a scan."""
-    return float(max(0.0, (VOXEL_MM / mm) ** 2 - 1) ** 0.5 / 2.355)
+def resampled(volume: Volume, size: Sequence[int], voxel_mm: float) -> Tensor:
+    """Resample a canonical volume to a size [K, J, I], its voxels about `voxel_mm` wide."""
+    image = torch.from_numpy(np.array(volume.voxels, dtype=np.float32, order="C"))
+    for axis, mm in enumerate(volume.geometry.spacing[::-1]):
+        image = smooth(image, coarsening(mm, voxel_mm), axis)
+    image = F.interpolate(image[None, None], size=size, mode="trilinear", align_corners=False)
+    return image[0, 0]
+
+
+def coarsening(mm: float, voxel_mm: float = VOXEL_MM) -> float:
+    """Return the σ, in voxels of side `mm`, of the blur to the resolution of voxels of a side."""
+    return float(max(0.0, (voxel_mm / mm) ** 2 - 1) ** 0.5 / 2.355)
 
 
 def locate(scan: CoarseScan, model: StructureModel) -> Location | None:
@@ -134,6 +138,11 @@ def locate(scan: CoarseScan, model: StructureModel) -> Location | None:
         tuple(torch.linalg.svdvals(affine[:, :3]).tolist()),
         float(inner.sum()) * cell_ml,
     )
+
+
+def information_at(scan: CoarseScan, affine: Tensor, model: StructureModel) -> float:
+    """Measure the mutual information as `locate`, of a scan placed by an affine [3, 4]."""
+    return register(*_halved(scan), [affine], model, steps=1)[1]
 
 
 def _upright(look: _Look) -> Tensor:
@@ -238,7 +247,12 @@ def largest(mask: Tensor) -> Tensor:
 
 
 def register(
-    image: Tensor, to_mm: Tensor, starts: Sequence[Tensor], model: StructureModel
+    image: Tensor,
+    to_mm: Tensor,
+    starts: Sequence[Tensor],
+    model: StructureModel,
+    *,
+    steps: int = _STEPS,
 ) -> tuple[Tensor, float]:
     """Refine affines from a scan to the space; return the best, and its mutual information.
 
@@ -251,6 +265,7 @@ def register(
         to_mm: [3, 4], from its indices to mm; diagonal but for the shift.
         starts: affines [3, 4] from mm to the space.
         model: the head.
+        steps: of the optimizer; the information is that before the last.
     """
     sitk = require("SimpleITK", purpose="Segmenting a volume")
     template, mask = _template(model)
@@ -263,7 +278,7 @@ def register(
         method.SetMetricAsMattesMutualInformation(_BINS)
         method.SetMetricFixedMask(inner)
         method.SetInterpolator(sitk.sitkLinear)
-        method.SetOptimizerAsRegularStepGradientDescent(_FIRST_MM, _LAST_MM, _STEPS)
+        method.SetOptimizerAsRegularStepGradientDescent(_FIRST_MM, _LAST_MM, steps)
         method.SetOptimizerScalesFromPhysicalShift()
         method.SetSmoothingSigmasPerLevel([1.0])
         method.SetShrinkFactorsPerLevel([1])

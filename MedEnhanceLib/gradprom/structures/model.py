@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,8 +14,11 @@ from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
-from MedEnhanceLib.gradprom.structures.networks import Corrector, Locator
+from MedEnhanceLib.gradprom.structures.networks import Corrector, Locator, Refiner
 from MedEnhanceLib.gradprom.structures.space import Space
+
+#: Name of all structures together among those of `volume_interval`.
+ALL = "all structures"
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,9 +29,13 @@ class StructureModel:
         name: of its bundle.
         anatomy: labels and classes.
         space: priors.
-        locator, corrector: the networks.
+        locator, corrector, refiner: the networks; without a refiner voxels of 2 mm must do.
         limits: numbers beyond which a volume is refused, by name; {} for none measured.
-        quality: slope and offset of the expected Dice, by structure.
+        quality: expected Dice by structure: its changes by certainty and by the mutual information
+            of the placement, and an offset.
+        sizes: factors of the probabilities of classes, since training may weight these by size.
+        volume_interval: factors of a volume between which another reader's is expected, by
+            structure.
     """
 
     name: str
@@ -36,8 +43,17 @@ class StructureModel:
     space: Space
     locator: Locator
     corrector: Corrector
+    refiner: Refiner | None
     limits: Mapping[str, float]
-    quality: Mapping[str, tuple[float, float]]
+    quality: Mapping[str, tuple[float, float, float]]
+    sizes: Mapping[str, float] = field(default_factory=dict)
+    volume_interval: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def weighted(self, share: Tensor) -> Tensor:
+        """Multiply probabilities [C, ...] by the factors of their classes' sizes."""
+        factors = share.new_tensor([self.sizes.get(name, 1.0) for name in self.anatomy.classes])
+        share = share * factors.view(-1, *[1] * (share.ndim - 1))
+        return share / share.sum(0)
 
 
 def open_structures(bundle: Bundle) -> StructureModel:
@@ -53,7 +69,7 @@ def open_structures(bundle: Bundle) -> StructureModel:
             prior = torch.cat([prior, prior[..., : columns // 2].flip(3)], 3)
         prior[0] += 1e-4
         x, y, z = (float(value) for value in fields["origin"])
-        parts: dict[str, dict[str, Tensor]] = {"locator": {}, "corrector": {}}
+        parts: dict[str, dict[str, Tensor]] = {"locator": {}, "corrector": {}, "refiner": {}}
         for name, value in tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = value.float()
@@ -61,12 +77,22 @@ def open_structures(bundle: Bundle) -> StructureModel:
         corrector = Corrector(len(anatomy.classes), fields["widths"])
         locator.load_state_dict(parts["locator"])
         corrector.load_state_dict(parts["corrector"])
+        refiner = None
+        if parts["refiner"]:
+            refiner = Refiner(len(anatomy.classes), fields["fine_widths"])
+            refiner.load_state_dict(parts["refiner"])
+            refiner = refiner.eval().requires_grad_(False)
     return StructureModel(
         name=bundle.name,
         anatomy=anatomy,
         space=Space(prior / prior.sum(0), (x, y, z)),
         locator=locator.eval().requires_grad_(False),
         corrector=corrector.eval().requires_grad_(False),
+        refiner=refiner,
         limits=fields.get("limits", {}),
-        quality={name: (a, b) for name, (a, b) in fields.get("quality", {}).items()},
+        quality={name: (a, b, c) for name, (a, b, c) in fields.get("quality", {}).items()},
+        sizes=fields.get("sizes", {}),
+        volume_interval={
+            name: (a, b) for name, (a, b) in fields.get("volume_interval", {}).items()
+        },
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,10 +18,16 @@ from torch import Tensor
 from MedEnhanceLib.core.arrays import Bytes, Floats
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.segmenters import HeadSegmenter, VoxelLabels
-from MedEnhanceLib.gradprom.structures.correcting import ClassShares, correct
-from MedEnhanceLib.gradprom.structures.locating import CoarseScan, Location, locate, make_scan
+from MedEnhanceLib.gradprom.structures.correcting import ClassShares, correct, refine
+from MedEnhanceLib.gradprom.structures.locating import (
+    CoarseScan,
+    Location,
+    locate,
+    make_scan,
+    resampled,
+)
 from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
-from MedEnhanceLib.gradprom.structures.networks import VOXEL_MM, scaled
+from MedEnhanceLib.gradprom.structures.networks import FINE_MM, scaled
 from MedEnhanceLib.gradprom.structures.space import smooth
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -51,30 +58,34 @@ def expected_dice(share: Tensor, classes: Tensor, index: int) -> float:
     count = float(shown.sum())
     if count == 0:
         return float("nan")
-    return 2 * float(share[index][shown].sum()) / (count + float(share[index].sum()))
+    of_class = share[index].float()
+    return 2 * float(of_class[shown].sum()) / (count + float(of_class.sum()))
 
 
-def segment_painted(image: Tensor, model: StructureModel) -> tuple[Location, Tensor, float] | None:
-    """Segment an image of 2 mm, 0 to 1; None where no structures are shown.
+def segment_painted(
+    image: Tensor, scan: CoarseScan, location: Location, model: StructureModel
+) -> tuple[Tensor, float]:
+    """Segment a painted scan.
 
-    Returns the location, the probabilities [C, K, J, I] on the image's grid, and their mean entropy
-    in the structures.
+    Args:
+        image: [K, J, I], voxels of 1 mm.
+        scan: the same of 2 mm.
+        location: of the structures.
+        model: the head.
+    Returns probabilities [C, K, J, I] in half precision, and their entropy in the structures.
     """
-    scan = CoarseScan(image, (0.0, 1.0), torch.full((3,), VOXEL_MM))
-    location = locate(scan, model)
-    if location is None:
-        return None
-    window = correct(scan, location, model)
-    share = torch.zeros(len(window.share), *image.shape)
+    window, shape = correct(scan, location, model), image.shape
+    window = refine(image, scan, window, model, "cpu")
+    share = torch.zeros(len(window.share), *shape, dtype=torch.float16)
     share[0] = 1
     parts, places = [], []
-    for first, count, size in zip(window.start, window.share.shape[1:], image.shape, strict=True):
+    for first, count, size in zip(window.start, window.share.shape[1:], shape, strict=True):
         low, high = max(0, first), min(size, first + count)
         places.append(slice(low, high))
         parts.append(slice(low - first, high - first))
     share[(slice(None), *places)] = window.share[(slice(None), *parts)]
     inner = model.anatomy.inner(share) > 0.5
-    return location, share, float(_entropy(share)[inner].mean()) if inner.any() else 1.0
+    return share, float(_entropy(share)[inner].mean()) if inner.any() else 1.0
 
 
 class PlacedScan(NamedTuple):
@@ -85,7 +96,7 @@ class PlacedScan(NamedTuple):
 
 
 def place(volume: Volume, model: StructureModel) -> PlacedScan:
-    """Find the structures in a canonical single volume, which takes seconds."""
+    """Find the structures in an upright single volume, which takes seconds."""
     scan = make_scan(volume)
     return PlacedScan(scan, locate(scan, model))
 
@@ -111,7 +122,7 @@ def find_unlike(location: Location | None, limits: Mapping[str, float]) -> str:
 def segment_structures(
     volume: Volume, placement: PlacedScan, model: StructureModel, device: str, monitor: Monitor
 ) -> VoxelLabels:
-    """Segment a canonical single volume.
+    """Segment an upright single volume.
 
     Args:
         volume: any spacing.
@@ -129,22 +140,29 @@ def segment_structures(
         )
     monitor.progress(0.15, "recognizing structures")
     window = correct(scan, location, model, device)
-    labels, uncertainty = _label_voxels(volume, scan, window, model, monitor.part(0.6, 1))
+    monitor.progress(0.5, "refining structures")
+    fine = window
+    if model.refiner:
+        image = resampled(volume, [2 * n for n in scan.image.shape], FINE_MM)
+        fine = refine(image, scan, window, model, device)
+    fine = replace(fine, share=model.weighted(fine.share))
+    labels, uncertainty = _label_voxels(volume, scan, fine, model, monitor.part(0.8, 1))
     return VoxelLabels(
         labels,
         uncertainty,
-        _quality(window, model),
+        _quality(fine, location, model),
         tuple(_warnings(scan, location, window, model)),
     )
 
 
-def _quality(window: ClassShares, model: StructureModel) -> dict[str, float]:
+def _quality(window: ClassShares, location: Location, model: StructureModel) -> dict[str, float]:
     """Return the expected Dice of each label, by the calibration of the head."""
     classes = window.share.argmax(0)
     by_class = {}
     for index, name in enumerate(model.anatomy.structures, 1):
-        slope, offset = model.quality.get(name, (1.0, 0.0))
-        expected = slope * expected_dice(window.share, classes, index) + offset
+        of_certainty, of_placement, offset = model.quality.get(name, (1.0, 0.0, 0.0))
+        expected = of_certainty * expected_dice(window.share, classes, index)
+        expected += of_placement * location.information + offset
         by_class[index] = min(1.0, max(0.0, expected)) if expected == expected else expected
     right, left = model.anatomy.values
     return {
@@ -197,7 +215,7 @@ def _label_voxels(
     A histogram of each class, weighted by its probability, says how likely each intensity is.
 
     Args:
-        volume: canonical.
+        volume: upright.
         scan: of it, resampled by `make_scan`.
         window: its classes.
         model: the head.
@@ -240,7 +258,7 @@ class _Fine:
     def __init__(self, volume: Volume, scan: CoarseScan, window: ClassShares) -> None:
         self._volume, self._scan, self._window = volume, scan, window
         spacing = torch.tensor(volume.geometry.spacing, dtype=torch.float32)
-        self._ratio: list[float] = (spacing / scan.step_mm).flip(0).tolist()
+        self._ratio: list[float] = (spacing / window.step_mm).flip(0).tolist()
         low, rows, columns = box = self._box([(0, side) for side in window.share.shape[1:]])
         size = max(1, _SLAB // max(1, (rows[1] - rows[0]) * (columns[1] - columns[0])))
         firsts = range(low[0], low[1], size)
@@ -263,7 +281,7 @@ class _Fine:
                     slice(first - start, last - start)
                     for (first, last), (start, _) in zip(part, slab, strict=True)
                 )
-                yield index, where, self.read(self._window.share[index], part)
+                yield index, where, self.read(self._window.share[index].float(), part)
 
     def read(self, values: Tensor, part: Box) -> Tensor:
         """Interpolate values [K, J, I] of the window at the voxels of a box."""
@@ -311,7 +329,10 @@ class _Fine:
 
 
 class StructureSegmenter(HeadSegmenter):
-    """Structures with sides, their uncertainty and expected quality."""
+    """Structures with sides, their uncertainty and expected quality.
+
+    It learned upright heads, and turns a volume whose thick slices are not axial.
+    """
 
     @property
     def _model(self) -> StructureModel:
@@ -330,11 +351,14 @@ class StructureSegmenter(HeadSegmenter):
             monitor: receives progress; may cancel.
         """
         monitor.progress(0.0, "placing the structures")
-        return segment_structures(volume, self._placed(volume), self._model, device, monitor)
+        placement, turn = self._placed(volume), volume.geometry.upright_turn
+        made = segment_structures(volume.upright(), placement, self._model, device, monitor)
+        uncertainty = None if made.uncertainty is None else turn.undo(made.uncertainty)
+        return replace(made, labels=turn.undo(made.labels), uncertainty=uncertainty)
 
     def _placed(self, volume: Volume) -> PlacedScan:
         """Find the structures in a volume; for the last volume they are known."""
         known: tuple[Volume, PlacedScan] | None = vars(self).get("_last")
         if known is None or known[0] is not volume:
-            known = vars(self)["_last"] = volume, place(volume, self._model)
+            known = vars(self)["_last"] = volume, place(volume.upright(), self._model)
         return known[1]

@@ -147,8 +147,6 @@ def make_space(
         monitor: progress and cancelling.
     Returns the space, and the placement of each map in it.
     """
-    stage = "aligning the label maps"
-    monitor.progress(0, stage)
     affines = _fit_affines([_landmarks(item, anatomy) for item in maps], count, anatomy)
     placements = [Placement.linear(affine) for affine in affines]
     cells = [_cells(item, anatomy) for item in maps]
@@ -156,11 +154,14 @@ def make_space(
     space = _average(cells[:count], placements[:count], low, sides, anatomy, blur=1.5)
     fitted = [_near(shares, anatomy) for _, shares in cells]
     for number in range(_ROUNDS):
+        # What is unlabeled is likely wherever no structure is.
+        unlabeled = 1 - anatomy.inner(space.prior)
+        goal = Space(torch.cat([space.prior, unlabeled[None]]), space.origin)
         moved = []
         for index, (points, shares) in enumerate(cells):
-            monitor.progress((number + index / len(cells)) / _ROUNDS, stage)
+            monitor.progress((number + index / len(cells)) / _ROUNDS, "aligning the label maps")
             start, some = Placement.linear(affines[index]), fitted[index]
-            moved.append(fit_placement(space, points[some], shares[:, some], start, _STEPS))
+            moved.append(fit_placement(goal, points[some], shares[:, some], start, _STEPS))
         placements = moved
         last = number == _ROUNDS - 1
         blur = 0.6 if last else 1.0
@@ -266,9 +267,9 @@ def _fit_affines(marks: list[Doubles], count: int, anatomy: Anatomy) -> list[Dou
 
 
 def _cells(item: TissueMap, anatomy: Anatomy) -> tuple[Tensor, Tensor]:
-    """Average a map over cells of about 4 mm: points [k, j, i, 3] mm, and shares [C, k, j, i].
+    """Average a map over cells of about 4 mm.
 
-    What is unlabeled has no share.
+    Returns points [k, j, i, 3], mm, and shares [C + 1, k, j, i]: the last of what is unlabeled.
     """
     mm = np.linalg.norm(item.to_mm[:3, :3], axis=0)
     steps = tuple(max(1, round(CELL_MM / side)) for side in mm[::-1])
@@ -282,12 +283,11 @@ def _cells(item: TissueMap, anatomy: Anatomy) -> tuple[Tensor, Tensor]:
     for axis, step in enumerate(steps):
         cells = cells.repeat(step, axis)
     counts = np.bincount((cells * kinds + classes).ravel(), minlength=kinds * np.prod(sides))
-    shares = torch.from_numpy(counts).float().reshape(*sides, kinds).movedim(-1, 0)
-    shares = shares[:-1].contiguous() / np.prod(steps)
+    shares = torch.from_numpy(counts / np.prod(steps)).float().reshape(*sides, kinds)
     places = [(np.arange(n) + 0.5) * step - 0.5 for n, step in zip(sides, steps, strict=True)]
     index = np.stack(np.meshgrid(*places, indexing="ij")[::-1], -1)
     points = index @ item.to_mm[:3, :3].T + item.to_mm[:3, 3]
-    return torch.from_numpy(points).float(), shares
+    return torch.from_numpy(points).float(), shares.movedim(-1, 0).contiguous()
 
 
 def _near(shares: Tensor, anatomy: Anatomy) -> Tensor:
@@ -335,7 +335,7 @@ def _average(
     total = torch.zeros(sides[0] * sides[1] * sides[2], len(anatomy.classes))
     for (points, shares), placement in zip(cells, placements, strict=True):
         place = (placement(points).reshape(-1, 3) - low) / CELL_MM
-        flat = shares.reshape(len(shares), -1).T.contiguous()
+        flat = shares[:-1].flatten(1).T.contiguous()
         base = place.floor()
         for corner in range(8):
             step = torch.tensor([corner & 1, corner >> 1 & 1, corner >> 2], dtype=torch.float32)

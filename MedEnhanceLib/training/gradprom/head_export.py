@@ -42,12 +42,14 @@ def export_structures(
     if model.anatomy.has_sides:  # symmetric: half is enough
         prior = prior[..., : (prior.shape[3] + 1) // 2]
     tensors = {"prior": prior.contiguous()}
-    for part, network in (("locator", model.locator), ("corrector", model.corrector)):
-        tensors |= {f"{part}.{name}": value for name, value in network.state_dict().items()}
+    networks = {"locator": model.locator, "corrector": model.corrector, "refiner": model.refiner}
+    for part, network in networks.items():
+        weights = network.state_dict() if network else {}
+        tensors |= {f"{part}.{name}": value for name, value in weights.items()}
     of_body = f" of the {config.anatomy}" if config.anatomy else ""
     origin = config.label_origin or "given; who drew them is not stated"
     names = ", ".join(model.anatomy.structures)
-    recorded, enhanced, gradprom = config.to_json() | {"device": ""}, "", {}
+    recorded, enhanced, gradprom = config.to_json() | {"device": "", "images": ""}, "", {}
     (maps, images), shown = counts, ""
     if images:
         shown = f", {config.image_share:.0%} showing one of {images} labeled images instead"
@@ -67,10 +69,13 @@ def export_structures(
             "kind": STRUCTURES,
             "widths": list(config.widths),
             "locator_widths": list(config.locator_widths),
+            "fine_widths": list(config.fine_widths),
             "origin": list(model.space.origin),
             "columns": model.space.prior.shape[3],
             "limits": dict(model.limits),
-            "quality": {name: list(pair) for name, pair in model.quality.items()},
+            "quality": {name: list(fit) for name, fit in model.quality.items()},
+            "sizes": dict(model.sizes),
+            "volume_interval": {name: list(ends) for name, ends in model.volume_interval.items()},
             **model.anatomy.to_json(),
         },
         "labels": [asdict(label) for label in model.anatomy.labels],

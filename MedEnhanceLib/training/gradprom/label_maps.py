@@ -24,8 +24,8 @@ from MedEnhanceLib.training.gradprom.painting import normalize
 
 #: Largest value of a label map; room around what it labels, in voxels.
 _LARGEST, _RIM = 65535, 8
-#: BIDS's name of a label map: NAME_dseg.nii.gz, beside the images NAME_T1w.nii.gz and so on.
-_DSEG = "_dseg"
+#: End of a label map's name in BIDS.
+_DSEG = "dseg"
 #: Voxels by which an image may lie off its label map.
 _OFF = 0.01
 
@@ -69,32 +69,25 @@ def tissue_map(volume: Volume, anatomy: Anatomy) -> TissueMap:
 
 
 def find_labeled_images(folder: Path) -> dict[Path, list[Path]]:
-    """Find the label maps NAME_dseg in and below a folder, and the images NAME_… beside each.
+    """Find label maps in and below a folder, with the images of each.
 
-    An image belongs to the longest such name: sub-01_ses-2_T1w to sub-01_ses-2_dseg.
-    Raises InputError for an image or a label map alone, and where there are none.
+    As BIDS names them: NAME_dseg.nii.gz is the label map of NAME_T1w.nii.gz, NAME_T2w.nii.gz and
+    so on in the same folder. Raises InputError for an image without one, and where none is.
     """
+    found: dict[Path, list[Path]] = {}
     paths = [path for path in sorted(folder.rglob("*")) if ending_of(path) in READABLE]
-    found: dict[Path, list[Path]] = {path: [] for path in paths if stem_of(path).endswith(_DSEG)}
     for path in paths:
-        owners = [
-            each
-            for each in found
-            if each.parent == path.parent and path.name.startswith(stem_of(each)[: 1 - len(_DSEG)])
-        ]
-        if not owners:
-            raise InputError(
-                f"{path}: no label map beside it",
-                f"Name it {stem_of(path).rpartition('_')[0] or 'NAME'}{_DSEG}{ending_of(path)}.",
-            )
-        if path not in found:
-            found[max(owners, key=lambda each: len(each.name))].append(path)
-    alone = next((path for path, images in found.items() if not images), None)
-    if alone or not found:
-        name = stem_of(alone).removesuffix(_DSEG) if alone else "NAME"
+        name, _, suffix = stem_of(path).rpartition("_")
+        if suffix == _DSEG:
+            continue
+        labels = [path.with_name(f"{name}_{_DSEG}{ending}") for ending in READABLE]
+        beside = next((each for each in labels if each in paths), None)
+        if beside is None:
+            raise InputError(f"{path}: no label map beside it", f"Put it at {labels[0]}.")
+        found.setdefault(beside, []).append(path)
+    if not found:
         raise InputError(
-            f"{alone}: no image beside it" if alone else f"{folder}: no labeled images",
-            f"Put images and label map in one folder: {name}_T1w.nii.gz, {name}{_DSEG}.nii.gz.",
+            f"{folder}: no images", f"Put NAME_T1w.nii.gz and NAME_{_DSEG}.nii.gz there."
         )
     return found
 
@@ -111,29 +104,26 @@ def read_labeled_images(
     map that lacks a structure, which its unlabeled voxels could show.
     """
     maps = []
+    stated = [value for tissue in anatomy.tissues for value in tissue.values]
     for number, (path, images) in enumerate(found.items()):
         monitor.progress(number / len(found), f"reading {path.name}")
         volume = _labels_in(path)
         item = tissue_map(volume, anatomy)
-        shown = set(anatomy.tissue_classes[np.unique(item.tissues & 127)].tolist())
-        lacking = [name for index, name in enumerate(anatomy.classes) if index not in shown | {0}]
-        if missing := [name for name in lacking if name in anatomy.structures]:
+        shown = {0, *anatomy.tissue_classes[np.unique(item.tissues & 127)].tolist()}
+        lacking = [name for index, name in enumerate(anatomy.classes) if index not in shown]
+        if lacking and lacking[0] in anatomy.structures:
             raise InputError(
-                f"{path} labels no {missing[0]}",
-                "Label every structure by the values of the configuration, or leave it out.",
+                f"{path} labels no {lacking[0]}",
+                "Label every structure, by the values of the configuration, or leave it out.",
             )
-        known = np.isin(volume.voxels, [v for tissue in anatomy.tissues for v in tissue.values])
-        if not lacking:
-            known |= volume.voxels == 0
-        item.tissues[~known] = UNLABELED
-        maps.append(
-            replace(item, images=tuple(_image_at(each, volume, modality) for each in images))
-        )
+        item.tissues[~np.isin(volume.voxels, stated if lacking else [0, *stated])] = UNLABELED
+        shots = tuple(_image_at(each, volume, modality) for each in images)
+        maps.append(replace(item, images=shots))
     return maps
 
 
 def _labels_in(path: Path) -> Volume:
-    volume = load(path, modality="SEG").single().canonical()
+    volume = load(path, modality="SEG").single().upright()
     voxels = volume.voxels
     is_whole = np.issubdtype(voxels.dtype, np.integer) or bool((voxels == voxels.round()).all())
     if not is_whole or voxels.min() < 0 or voxels.max() > _LARGEST or not voxels.any():
@@ -146,7 +136,7 @@ def _labels_in(path: Path) -> Volume:
 
 def _image_at(path: Path, labels: Volume, modality: str) -> Tensor:
     """Read an image on the grid of its label map, [K, J, I], 0 to 1."""
-    volume = load(path, modality=modality).single().canonical()
+    volume = load(path, modality=modality).single().upright()
     if volume.shape != labels.shape or not volume.geometry.is_close(
         labels.geometry, _OFF, shape=volume.shape
     ):

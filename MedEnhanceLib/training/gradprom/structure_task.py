@@ -104,7 +104,8 @@ class StructuresTask:
                     "Leave the scan out (leave_out), or give scans like those the head is for.",
                 )
             self._scenes.append(scene)
-            numbers = np.arange(first, first + volume.voxels.size).reshape(volume.shape)
+            numbers = np.arange(first, first + volume.voxels.size).reshape(scene.clean.shape)
+            numbers = volume.geometry.upright_turn.undo(numbers)
             yield path, volume, np.where(self._segmented(volume) > 0, numbers, 0).astype(np.int32)
             first += volume.voxels.size
 
@@ -118,9 +119,9 @@ class StructuresTask:
         known = labels.nonzero()
         if not len(known):
             return 0.0 * image.sum()
-        place = known[0].tolist()
-        number = int(labels[tuple(place)])
+        number = int(labels[tuple(known[0])])
         scene = next(scene for scene in reversed(self._scenes) if scene.first <= number)
+        image, place = image.permute(scene.axes), known[0][list(scene.axes)].tolist()
         voxel = np.unravel_index(number - scene.first, scene.clean.shape)
         start = [int(at) - shift for at, shift in zip(voxel, place, strict=True)]
         window = tuple(slice(a, a + n) for a, n in zip(start, image.shape, strict=True))
@@ -180,9 +181,10 @@ class StructuresTask:
 
     def _segmented(self, volume: Volume) -> Bytes:
         """Return the head's label values [K, J, I]."""
-        seen = volume.canonical()
+        seen = volume.upright()
         placement = place(seen, self._model)
-        return segment_structures(seen, placement, self._model, self._device, Monitor()).labels
+        made = segment_structures(seen, placement, self._model, self._device, Monitor())
+        return volume.geometry.upright_turn.undo(made.labels)
 
 
 def _figures(
@@ -207,10 +209,11 @@ def _figures(
 
 @dataclass(frozen=True, eq=False)
 class _Scene:
-    """Result of a head on a clean scan; tensors of 2 mm cover the corrector's window.
+    """Result of a head on a clean scan, upright; tensors of 2 mm cover the corrector's window.
 
     Attributes:
         first: number of the scan's first voxel.
+        axes: of an image in canonical order, upright.
         clean: [K, J, I] on the enhancer's scale.
         gain: units of `image` in one of `clean`.
         image: [k, j, i], not clipped to 0 to 1.
@@ -221,6 +224,7 @@ class _Scene:
     """
 
     first: int
+    axes: tuple[int, ...]
     clean: Tensor
     gain: float
     image: Tensor
@@ -232,6 +236,7 @@ class _Scene:
     @classmethod
     def of(cls, volume: Volume, model: StructureModel, first: int) -> _Scene | None:
         """Segment a canonical scan; None where the head recognizes nothing."""
+        axes, volume = volume.geometry.upright_turn.axes, volume.upright()
         grid = make_scan(volume)
         location = locate(grid, model)
         if location is None:
@@ -249,6 +254,7 @@ class _Scene:
         scaling = scaling_for(volume)
         return cls(
             first,
+            axes,
             torch.from_numpy(scaling.apply(volume.voxels)),
             scaling.scale / (high - low),
             image,

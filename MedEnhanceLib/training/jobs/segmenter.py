@@ -186,9 +186,7 @@ def train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor)
     return train(config, data, out, monitor, make_task=partial(teaching_of, config, data))
 
 
-def train_head(
-    config: TrainHeadConfig, data: Path, out: Path, monitor: Monitor, images: Path | None = None
-) -> Path:
+def train_head(config: TrainHeadConfig, data: Path, out: Path, monitor: Monitor) -> Path:
     """Train a head, also on what an enhancer makes, if it names one.
 
     Args:
@@ -196,13 +194,15 @@ def train_head(
         data: the folder of the label maps.
         out: of bundle and checkpoint.
         monitor: receives progress and metrics; may cancel.
-        images: a folder of labeled images, to learn from as well.
     Returns the folder of the bundle.
     """
+    from MedEnhanceLib.gradprom.structures.model import open_structures
     from MedEnhanceLib.training.gradprom import heads
 
-    enhancer = enhancer_of(config)
-    return heads.train_head(config, data, out, monitor, images=images, enhancer=enhancer)
+    start = None
+    if config.start:
+        start = open_structures(open_bundle(config.start, kind="head", modality=config.modality))
+    return heads.train_head(config, data, out, monitor, enhancer=enhancer_of(config), start=start)
 
 
 def teaching_of(config: TrainConfig, data: Path, device: str) -> tuple[Task, Gate]:

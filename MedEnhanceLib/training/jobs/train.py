@@ -70,15 +70,6 @@ class TrainParams(Params):
         str | None,
         About(help="a distilled set, besides the volumes of data", flag=None, place="input"),
     ] = None
-    images: Annotated[
-        str | None,
-        About(
-            help="head: images NAME_T1w.nii.gz and so on with a label map NAME_dseg.nii.gz, to "
-            "learn from besides those of --from-labels",
-            metavar="DIR",
-            place="input",
-        ),
-    ] = None
     out: Annotated[str, About(help="folder of checkpoint and model", metavar="DIR", place="folder")]
     config: dict[str, Any] = option(
         factory=dict,
@@ -105,8 +96,7 @@ def run_train(params: TrainParams, monitor: Monitor) -> Result:
             f"a model {config.name!r} is installed already: this one is installed under another "
             "name (medenhance models import FOLDER --name NAME)"
         )
-    images = Path(params.images) if params.images else None
-    folder = train_method(method, config, data, out, monitor, distilled, images)
+    folder = train_method(method, config, data, out, monitor, distilled)
     page = out / "report" / "index.html"
     outputs = {"model": str(folder)} | ({"report": str(page)} if page.exists() else {})
     metadata = {} if params.method == CODEC else read_bundle(folder).metadata
@@ -254,7 +244,6 @@ def train_method(
     out: Path,
     monitor: Monitor,
     distilled: Distilled | None = None,
-    images: Path | None = None,
 ) -> Path:
     """Train a model by one of the methods, and return the folder of its bundle.
 
@@ -268,13 +257,8 @@ def train_method(
         out: folder of bundle and checkpoint; a training that was stopped there continues.
         monitor: receives progress and metrics; may cancel.
         distilled: a set to learn from, besides volumes of `data` if that is another folder.
-        images: a folder of labeled images for a head.
-    Raises ConfigError for a distilled set, or images, with a method that cannot learn from them.
+    Raises ConfigError for a distilled set with a method that cannot learn from one.
     """
-    if images and method != "head":
-        raise ConfigError(
-            f"{method} does not learn from labeled images", "They are for head, with label maps."
-        )
     for package in ("torch", "matplotlib"):
         require(package, purpose="Training, with its figures,")
     from MedEnhanceLib.learning.training import checkpoint_named
@@ -289,8 +273,7 @@ def train_method(
         if distilled.alarm:
             monitor.warn(distilled.alarm)
     with checkpoint_named(out):
-        more = (images,) if images else ()
-        folder: Path = member_at(_TRAININGS[method])(config, data, out, monitor, *more)
+        folder: Path = member_at(_TRAININGS[method])(config, data, out, monitor)
     if distilled is None:
         return folder
     limits = read_bundle(folder).metadata.get("limits", ())

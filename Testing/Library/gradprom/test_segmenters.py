@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from contracts import SegmenterTests
 from Library.gradprom import test_monai_bundle as _  # noqa: F401 - has the contract of MONAI's
+from Library.label_maps import label_map
 from Library.small_head import write_small_head
 from Library.storages import SOME, restored, stored
 from Library.stripes import KIND, RECIPE, Stripes
 from pydicom import dcmread
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
-from MedEnhanceLib.bundles.store import Bundle
+from MedEnhanceLib import gradprom
+from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.options import config_from_json
@@ -24,7 +26,10 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
 from MedEnhanceLib.gradprom import Label, SegmentConfig
 from MedEnhanceLib.gradprom.segmenters import SEGMENTERS
+from MedEnhanceLib.gradprom.structures.model import open_structures
+from MedEnhanceLib.gradprom.structures.segmenting import place, segment_structures
 from MedEnhanceLib.io import load
+from MedEnhanceLib.runtime.progress import Monitor
 
 
 @pytest.mark.slow
@@ -34,6 +39,24 @@ class TestStructures(SegmenterTests):
     @pytest.fixture
     def config(self, tmp_path: Path) -> SegmentConfig:
         return SegmentConfig(model=str(write_small_head(tmp_path)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("thick", [0, 1, 2])
+def test_a_head_sees_sagittal_and_coronal_slices_upright(tmp_path: Path, thick: int) -> None:
+    """Upright they are [slice, row, column] from foot to head, to the back and to the left."""
+    folder = write_small_head(tmp_path)
+    tissue = 10.0 * np.roll(label_map(0).voxels, (1, 2, 3), (0, 1, 2))
+    part = tuple(slice(None, None, 2 if axis == thick else 1) for axis in range(3))
+    spacing = [8.0 if 2 - axis == thick else 4.0 for axis in range(3)]
+    upright = Volume(tissue[part], Geometry(tuple(spacing)), modality="MR")  # type: ignore[arg-type]
+    model = open_structures(read_bundle(folder))
+    placement = place(upright, model)
+    same = segment_structures(upright, placement, model, "cpu", Monitor()).labels
+    assert same.any()
+    storage, config = SOME[thick], SegmentConfig(model=str(folder), device="cpu")
+    made = gradprom.segment(stored(upright, storage), replace(config, force_segmenter=True))
+    assert np.array_equal(restored(made.volume.voxels, storage), same)
 
 
 def test_every_segmenter_has_its_contract() -> None:

@@ -61,8 +61,10 @@ def ball(number: int) -> Volume:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clean")
     (folder / "hq").mkdir()
-    for number in range(3):
+    for number in range(1, 3):
         save(ball(number), folder / "hq" / f"{number}.nii.gz")
+    sagittal = Volume(np.moveaxis(ball(0).voxels, 0, 2), Geometry((2.4, 1.6, 1.5)), "MR")
+    save(sagittal, folder / "hq/0.nii.gz")
     return folder
 
 

@@ -1,0 +1,95 @@
+"""The measurement of a head on painted scans, by a made-up head that errs as it is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from Library.training.gradprom import structure_maps as heads
+
+from MedEnhanceLib.gradprom.structures.locating import Location
+from MedEnhanceLib.gradprom.structures.model import ALL, StructureModel
+from MedEnhanceLib.gradprom.structures.space import Placement
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.training.gradprom import measuring
+from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
+from MedEnhanceLib.training.gradprom.painting import Painted, smooth_all
+
+#: Factor by which the made-up head overrates the core.
+_OVERRATED = 4.0
+
+
+class _Head:
+    """Paints a map, and segments it worse where it was placed worse; overrates the core."""
+
+    anatomy = heads.anatomy()
+
+    def __init__(self) -> None:
+        self.model = StructureModel("toy", self.anatomy, *[None] * 3, {}, {})  # type: ignore[arg-type]
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, int, int]) -> Painted:
+        tissues = heads.maps()[int(rng.integers(3))].tissues & 127
+        classes = torch.from_numpy(self.anatomy.tissue_classes[tissues])
+        self.classes = classes
+        places = torch.stack(torch.meshgrid(*[torch.arange(16.0) * 4] * 3, indexing="ij")[::-1])
+        nothing = torch.zeros(0)
+        return Painted(torch.zeros(classes.shape), classes, nothing, places, nothing, nothing)
+
+    def locate(self, scan: Any, model: StructureModel) -> Location:
+        return Location(Placement.linear(torch.eye(3, 4)), (), 1.0, (1.0, 1.0), 100.0)
+
+    def information_at(self, scan: Any, affine: torch.Tensor, model: StructureModel) -> float:
+        return 1 - float((affine - torch.eye(3, 4))[:, 3].norm()) / 20
+
+    def segment_painted(
+        self, scan: Any, location: Location, model: StructureModel
+    ) -> tuple[torch.Tensor, float]:
+        truth = torch.nn.functional.one_hot(self.classes.long(), 5).movedim(-1, 0).float()
+        blur = 0.7 + 3 * (1 - location.information)
+        share = smooth_all(truth, blur) * torch.tensor([1, 1, _OVERRATED, 1, 1]).view(-1, 1, 1, 1)
+        return share / share.sum(0), 0.2
+
+
+@pytest.fixture(scope="module")
+def measured() -> tuple[StructureModel, list[dict[str, Any]]]:
+    """The model as it was measured, and the rows of its card."""
+    head = _Head()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("locate", "information_at", "segment_painted"):
+            patch.setattr(measuring, name, getattr(head, name))
+        model, card = measuring.measure(head.model, head, TrainHeadConfig(), Monitor())  # type: ignore[arg-type]
+    return model, card["measured"]
+
+
+def test_what_is_overrated_gets_a_smaller_size_and_its_volume(
+    measured: tuple[StructureModel, list[dict[str, Any]]],
+) -> None:
+    model, rows = measured
+    assert model.sizes["core"] < 0.6
+    core = next(row for row in rows if row["structure"] == "core")
+    assert abs(float(core["volume error"].split()[0])) <= 5
+    low, high = model.volume_interval["core"]
+    assert 0.8 < low < 1 < high < 1.25 and ALL in model.volume_interval
+
+
+def test_probabilities_with_sizes_add_up_to_one(
+    measured: tuple[StructureModel, list[dict[str, Any]]],
+) -> None:
+    share = measured[0].weighted(torch.full((5, 2, 2, 2), 0.2))
+    assert torch.allclose(share.sum(0), torch.ones(2, 2, 2))
+    assert float(share[2, 0, 0, 0] / share[1, 0, 0, 0]) == pytest.approx(
+        measured[0].sizes["core"] / measured[0].sizes.get("half", 1.0), rel=1e-4
+    )
+
+
+def test_the_expected_dice_falls_where_the_placement_errs(
+    measured: tuple[StructureModel, list[dict[str, Any]]],
+) -> None:
+    of_certainty, of_placement, offset = measured[0].quality["core"]
+    assert of_certainty > 0 and of_placement >= 0
+    certain, doubtful = (
+        of_certainty * x + of_placement * m + offset for x, m in ((0.85, 0.95), (0.6, 0.7))
+    )
+    assert doubtful < certain - 0.15
