@@ -73,7 +73,7 @@ def train(
     given = {"preset": config} if isinstance(config, str) else config
     if fields:
         paths = {name: str(value) for name, value in fields.items() if isinstance(value, Path)}
-        given = (given if isinstance(given, Mapping) else given.to_json()) | fields | paths
+        given = {**(given if isinstance(given, Mapping) else given.to_json()), **fields, **paths}
     if isinstance(given, Mapping):
         check_training(method, given)
     data = data or from_labels

@@ -32,7 +32,7 @@ class TrainHeadConfig(NetworkTrainingConfig):
         "cpu": {},
         "full": {"steps": 60_000},
     }
-    MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 1, "quick": 10, "cpu": 480, "full": 3600}
+    MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 0.5, "quick": 10, "cpu": 340, "full": 3600}
 
     maps: tuple[str, ...] = option(("*",), help="patterns of label maps below the data folder")
     structures: tuple[dict[str, Any], ...] = option(
