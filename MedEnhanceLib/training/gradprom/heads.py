@@ -102,7 +102,7 @@ def train_head(
     training, held_out = split_maps(config, folder)
     labeled = find_labeled_images(Path(config.images)) if config.images else {}
     count = len(training)
-    parts = _parts(config, count + len(held_out), len(labeled), monitor)
+    parts = _parts(config, (count, len(held_out), len(labeled)), monitor)
     volumes = read_maps([*training, *held_out], next(parts))
     values = sorted({int(value) for volume in volumes for value in np.unique(volume.voxels)})
     anatomy = Anatomy.of(
@@ -141,12 +141,21 @@ def train_head(
     return bundle.folder
 
 
-def _parts(config: TrainHeadConfig, maps: int, labeled: int, monitor: Monitor) -> Iterator[Monitor]:
-    """Split progress as time: reading (2), alignment, locator, corrector, refiner, measurement."""
+def _parts(
+    config: TrainHeadConfig, counts: tuple[int, int, int], monitor: Monitor
+) -> Iterator[Monitor]:
+    """Split progress as time: reading, alignment, locator, corrector, refiner, measurement.
+
+    Args:
+        config: of the training.
+        counts: of label maps trained on and held out, and of those with images, read in turn.
+        monitor: of the whole training.
+    """
+    training, held_out, labeled = counts
     scan, part = _VOXEL_S * prod(config.sides), _VOXEL_S * prod(config.fine_sides)
-    costs = [_READ_S * maps, _READ_S * labeled, _ALIGN_S * (maps + labeled)]
+    costs = [_READ_S * (training + held_out), _READ_S * labeled, _ALIGN_S * sum(counts)]
     costs += [scan * config.locator_steps, scan * config.steps, part * config.fine_steps]
-    costs.append(_MEASURE_S if config.held_out else 0.0)
+    costs.append(_MEASURE_S if held_out else 0.0)
     ends = [end / sum(costs) for end in accumulate(costs, initial=0.0)]
     return (monitor.part(first, last) for first, last in pairwise(ends))
 
