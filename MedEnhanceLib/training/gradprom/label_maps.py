@@ -100,8 +100,15 @@ def read_labeled_images(
     A label map may label less than those that are painted. Nothing is learned from voxels of a
     value that neither these nor the configuration state, nor from those of value 0 unless it
     labels all classes outside the structures: what surrounds a brain would teach that skull and
-    fluid are background. Raises InputError for files that do not belong together, and for a label
-    map that lacks a structure, which its unlabeled voxels could show.
+    fluid are background.
+
+    Args:
+        found: the images of each label map.
+        anatomy: of the maps that are painted.
+        modality: of the images.
+        monitor: progress and cancelling.
+    Raises InputError for files that do not belong together, and for a label map that lacks a
+    structure, which its unlabeled voxels could show.
     """
     maps = []
     stated = [value for tissue in anatomy.tissues for value in tissue.values]
