@@ -55,6 +55,8 @@ _LOCATOR_MM = 4.0
 #: Share of the steps after which larger scans are drawn as well, and how often each: sides of the
 #: configuration, and these plus 16 and plus 32.
 _LATE, _SIZES_EARLY, _SIZES_LATE = 0.6, (0.94, 0.06, 0.0), (0.55, 0.35, 0.1)
+#: Error of a placement after it was refined, over that of a locator.
+_REFINED = 0.5
 #: Parts of a painted scan that the refiner learns from, and share of those around a drawn class.
 _PARTS, _BY_CLASS = 4, 0.6
 #: Weight of the side's loss.
@@ -341,7 +343,8 @@ def _train_refiner(
     def look(number: int) -> FirstLook:
         rng = np.random.default_rng([config.seed, 3, number])
         k, j, i = (round(side * VOXEL_MM / FINE_MM) for side in config.sides)
-        return FirstLook(painter.draw(rng, (k, j, i), voxel_mm=FINE_MM), corrector)
+        scan = painter.draw(rng, (k, j, i), voxel_mm=FINE_MM, misplaced=_REFINED)
+        return FirstLook(scan, corrector)
 
     def cut(number: int) -> Part:
         rng = np.random.default_rng([config.seed, 4, number])

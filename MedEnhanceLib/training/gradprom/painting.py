@@ -26,8 +26,10 @@ from MedEnhanceLib.gradprom.structures.space import Placement, Space, TissueMap,
 #: Value of `Painted.left` where no side is stated, and of `Painted.classes` of what is unlabeled.
 NO_SIDE, UNKNOWN = 2, 255
 # Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/segmentation.py.
-#: Share of the scans of a known contrast that lie between two of them.
-_BETWEEN = 0.3
+#: Share of the scans of a known contrast, and of those that lie between two of them.
+_KNOWN, _BETWEEN = 0.8, 0.25
+#: Share of the scans that are as good as those of research, with little noise.
+_GOOD = 0.4
 #: Share of the scans with thick slices among those of coarse voxels, and their largest sides, mm.
 _THICK_SHARE, _THICKEST_MM, _COARSEST_MM = 0.65, 8.0, 3.5
 #: Offsets, in voxels, of the points whose mean a voxel shows (partial volume).
@@ -92,6 +94,7 @@ class Painter:
         shape: tuple[int, int, int],
         *,
         voxel_mm: float = VOXEL_MM,
+        misplaced: float = 1.0,
     ) -> Painted:
         """Paint a scan.
 
@@ -99,6 +102,7 @@ class Painter:
             rng: draws everything.
             shape: voxels along k, j, i; even.
             voxel_mm: their side.
+            misplaced: error of `about` over that of a locator.
         """
         number = self._choose(rng)
         placement = self._placements[number]
@@ -128,7 +132,7 @@ class Painter:
         if mirrored:
             places = places * torch.tensor([-1.0, 1.0, 1.0])
             left = torch.where(left == NO_SIDE, left, 1 - left)
-        about = _disturb(rng, places)
+        about = places + (_disturb(rng, places) - places) * misplaced
         classes = self._classes[tissue.long()].masked_fill(unlabeled, UNKNOWN)
         return Painted(
             image=normalize(image) ** float(np.exp(rng.normal(0, 0.25))),
@@ -370,7 +374,7 @@ def _disturb(rng: np.random.Generator, places: Tensor) -> Tensor:
 def _contrast(rng: np.random.Generator, anatomy: Anatomy) -> tuple[Tensor, Tensor]:
     """Draw mean and spread of each tissue: near a known contrast, or at random."""
     known, outside = len(anatomy.contrasts), anatomy.is_outside
-    number = int(rng.integers(known)) if known and rng.random() < 0.7 else None
+    number = int(rng.integers(known)) if known and rng.random() < _KNOWN else None
     mean = rng.uniform(0, 1, len(anatomy.tissues))
     if number is not None:
         stated = anatomy.contrasts[number]
@@ -389,7 +393,7 @@ def _contrast(rng: np.random.Generator, anatomy: Anatomy) -> tuple[Tensor, Tenso
             if tissue.like and rng.random() < tissue.like_share:
                 mean[index] = mean[names.index(tissue.like)] + rng.normal(0, 0.03)
     mean[0] = rng.uniform(0, 0.06) if rng.random() < 0.9 else rng.uniform(0, 0.4)
-    spread = rng.uniform(0.01, 0.09, len(mean)) * np.where(outside, 1.5, 1)
+    spread = rng.uniform(0.01, 0.12, len(mean)) * np.where(outside, 1.5, 1)
     spread[0] = 0.01
     return torch.from_numpy(mean).float().clamp_min(0), torch.from_numpy(spread).float()
 
@@ -420,18 +424,17 @@ def _scan(rng: np.random.Generator, image: Tensor, gone: Tensor, voxel_mm: float
     for axis in range(3):
         image = smooth(image, float(blur[axis]), axis)
     sigma = float(rng.uniform(0.001, 0.04) if rng.random() < 0.7 else rng.uniform(0.001, 0.12))
-    sigma *= VOXEL_MM / voxel_mm  # a mean of more voxels has less noise
     draw = rng.random()
-    if draw < 0.4:
-        image = _coarse(rng, image, sigma, voxel_mm)
-    elif draw < 0.6:
+    if draw < _GOOD:
+        image = _noisy(rng, image, sigma)
+    elif draw < 0.8:
+        image = _coarse(rng, image, sigma * VOXEL_MM / voxel_mm, voxel_mm)
+    else:
         kind = "2d" if rng.random() < 0.4 else "3d"
         scanner = Scanner.draw(rng, kind)  # type: ignore[arg-type]
         peak = float(image.max()) + 1e-6
         acquired = scanner.acquire(image.numpy(), sigma * peak, (voxel_mm,) * 3, rng)
         image = torch.from_numpy(acquired.noisy)
-    else:
-        image = _noisy(rng, image, sigma)
     if rng.random() < 0.15:  # motion: faint copies along one axis
         axis, share = int(rng.integers(3)), float(rng.uniform(0.03, 0.15))
         step = int(rng.uniform(0.08, 0.5) * image.shape[axis])
