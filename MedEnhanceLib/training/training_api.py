@@ -13,6 +13,7 @@ from typing import Any
 from MedEnhanceLib.api import Progress, watched
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.options import PathLike, local_path
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.progress import Cancel
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.training.hqg.config import TrainConfig, TrainSlicesConfig
@@ -30,13 +31,15 @@ from MedEnhanceLib.training.spg.config import DistillConfig
 
 def train(
     method: str,
-    config: str | Mapping[str, Any] | TrainConfig | TrainHeadConfig | TrainSlicesConfig,
-    data: PathLike,
-    out: PathLike,
+    config: str | Mapping[str, Any] | TrainConfig | TrainHeadConfig | TrainSlicesConfig = "cpu",
+    data: PathLike | None = None,
+    out: PathLike | None = None,
     *,
+    from_labels: PathLike | None = None,
     distilled: PathLike | None = None,
     progress: Progress = None,
     cancel: Cancel | None = None,
+    **fields: Any,
 ) -> Path:
     """Train a model, or resume a training.
 
@@ -49,27 +52,36 @@ def train(
             and slices also a distilled set. Without patterns: hq/* (hqg), * (head), **/*.nii.gz
             (slices, codec).
         out: the folder for checkpoint and bundle.
+        from_labels: the folder of label maps for head, in place of data.
         distilled: a distilled set, besides the volumes of data.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
+        **fields: of the configuration, in place of those in config: images, steps, device …
 
     Returns:
         The folder of the bundle.
 
     Raises:
-        ConfigError: an unknown method or preset, or an invalid field.
+        ConfigError: an unknown method or preset, an invalid field, or no folder of data or out.
         Cancelled: after writing a checkpoint from which the same call resumes.
 
         config = {"preset": "cpu", "modality": "MR", "high_quality": ["*.nii.gz"]}
         folder = me.train("hqg", config, "data/", out="runs/a", progress=True)
         me.enhance(volume, model=str(folder))
+        me.train("head", from_labels="label-maps/", images="labeled/", out="runs/head")
     """
-    fields = {"preset": config} if isinstance(config, str) else config
-    if isinstance(fields, Mapping):
-        check_training(method, fields)
+    given = {"preset": config} if isinstance(config, str) else config
+    if fields:
+        paths = {name: str(value) for name, value in fields.items() if isinstance(value, Path)}
+        given = {**(given if isinstance(given, Mapping) else given.to_json()), **fields, **paths}
+    if isinstance(given, Mapping):
+        check_training(method, given)
+    data = data or from_labels
+    if data is None or out is None:
+        raise ConfigError("no folder of data, or none for the result", "Give data and out.")
     data, folder = local_path(data), local_path(out)
     source = set_of(data, None if distilled is None else str(local_path(distilled)))
-    settings = training_config(method, fields, source)
+    settings = training_config(method, given, source)
     with watched(progress, cancel) as monitor:
         return train_method(method, settings, data, folder, monitor, source)
 

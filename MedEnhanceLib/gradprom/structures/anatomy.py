@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: Most label values, tissues and classes: painted maps are bytes, whose highest bit is the side.
 _MOST = 120
 AIR = "air"
+#: Painted value of voxels of which no label says anything; a tissue of air besides.
+UNLABELED = 128
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.core.arrays import Bytes, Doubles
-from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
+from MedEnhanceLib.gradprom.structures.anatomy import UNLABELED, Anatomy
 from MedEnhanceLib.runtime.progress import Monitor
 
 # Chosen in trials (decision 0075); no table isolates them. Measured by Benchmarks/segmentation.py.
@@ -31,15 +31,18 @@ _STEP_MM, _ARM_MM = 0.6, 60.0
 
 @dataclass(frozen=True, eq=False)
 class TissueMap:
-    """One label map, cropped to what it labels.
+    """One label map, cropped to what it labels, or with images and whole.
 
     Attributes:
-        tissues: [K, J, I], indices of tissues; the highest bit marks the left side.
+        tissues: [K, J, I], indices of tissues; the highest bit marks the left side, of air what is
+            UNLABELED.
         to_mm: 4 × 4, from indices (i, j, k) to LPS mm.
+        images: [K, J, I], 0 to 1, on the same grid; none for a map that is painted.
     """
 
     tissues: Bytes
     to_mm: Doubles
+    images: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,13 +152,16 @@ def make_space(
     cells = [_cells(item, anatomy) for item in maps]
     low, sides = _extent(cells[:count], placements[:count], anatomy)
     space = _average(cells[:count], placements[:count], low, sides, anatomy, blur=1.5)
+    fitted = [_near(shares, anatomy) for _, shares in cells]
     for number in range(_ROUNDS):
+        # What is unlabeled is likely wherever no structure is.
+        unlabeled = 1 - anatomy.inner(space.prior)
+        goal = Space(torch.cat([space.prior, unlabeled[None]]), space.origin)
         moved = []
         for index, (points, shares) in enumerate(cells):
             monitor.progress((number + index / len(cells)) / _ROUNDS, "aligning the label maps")
-            near = _near(shares, anatomy)
-            start = Placement.linear(affines[index])
-            moved.append(fit_placement(space, points[near], shares[:, near], start, _STEPS))
+            start, some = Placement.linear(affines[index]), fitted[index]
+            moved.append(fit_placement(goal, points[some], shares[:, some], start, _STEPS))
         placements = moved
         last = number == _ROUNDS - 1
         blur = 0.6 if last else 1.0
@@ -204,12 +210,10 @@ def fit_placement(
 
 def _landmarks(item: TissueMap, anatomy: Anatomy) -> Doubles:
     """Return center and center ± σ along x, y, z of each structure and side: [N, 7, 3] mm."""
-    classes = anatomy.tissue_classes[item.tissues & 127].astype(np.int64)
-    sided = classes + len(anatomy.classes) * (item.tissues >> 7)
-    inner = np.flatnonzero((classes > 0) & (classes <= len(anatomy.structures)))
-    groups = sided.ravel()[inner]
-    index = np.stack(np.unravel_index(inner, sided.shape)[::-1])
-    places = item.to_mm[:3, :3] @ index + item.to_mm[:3, 3:]
+    classes = anatomy.tissue_classes[item.tissues & 127]
+    inner = np.nonzero((classes > 0) & (classes <= len(anatomy.structures)))
+    groups = classes[inner] + len(anatomy.classes) * (item.tissues[inner] >> 7).astype(np.int64)
+    places = item.to_mm[:3, :3] @ np.stack(inner[::-1]) + item.to_mm[:3, 3:]
     count = 2 * len(anatomy.classes)
     total = np.maximum(np.bincount(groups, minlength=count), 1)
     center = np.stack([np.bincount(groups, line, count) / total for line in places], -1)
@@ -263,30 +267,38 @@ def _fit_affines(marks: list[Doubles], count: int, anatomy: Anatomy) -> list[Dou
 
 
 def _cells(item: TissueMap, anatomy: Anatomy) -> tuple[Tensor, Tensor]:
-    """Average a map over cells of about 4 mm: points [k, j, i, 3] mm, and shares [C, k, j, i]."""
+    """Average a map over cells of about 4 mm.
+
+    Returns points [k, j, i, 3], mm, and shares [C + 1, k, j, i]: the last of what is unlabeled.
+    """
     mm = np.linalg.norm(item.to_mm[:3, :3], axis=0)
     steps = tuple(max(1, round(CELL_MM / side)) for side in mm[::-1])
     sides = tuple(
         max(1, side // step) for side, step in zip(item.tissues.shape, steps, strict=True)
     )
     inside = tuple(slice(0, side * step) for side, step in zip(sides, steps, strict=True))
-    classes = torch.from_numpy(anatomy.tissue_classes[item.tissues[inside] & 127])
-    shares = torch.stack(
-        [
-            F.avg_pool3d((classes == index)[None, None].float(), steps)[0, 0]
-            for index in range(len(anatomy.classes))
-        ]
-    )
+    tissues, kinds = item.tissues[inside], len(anatomy.classes) + 1
+    classes = np.where(tissues == UNLABELED, kinds - 1, anatomy.tissue_classes[tissues & 127])
+    cells = np.arange(np.prod(sides)).reshape(sides)
+    for axis, step in enumerate(steps):
+        cells = cells.repeat(step, axis)
+    counts = np.bincount((cells * kinds + classes).ravel(), minlength=kinds * np.prod(sides))
+    shares = torch.from_numpy(counts / np.prod(steps)).float().reshape(*sides, kinds)
     places = [(np.arange(n) + 0.5) * step - 0.5 for n, step in zip(sides, steps, strict=True)]
     index = np.stack(np.meshgrid(*places, indexing="ij")[::-1], -1)
     points = index @ item.to_mm[:3, :3].T + item.to_mm[:3, 3]
-    return torch.from_numpy(points).float(), shares
+    return torch.from_numpy(points).float(), shares.movedim(-1, 0).contiguous()
 
 
 def _near(shares: Tensor, anatomy: Anatomy) -> Tensor:
-    """Mark cells within about 20 mm of a structure, [k, j, i]."""
+    """Mark a quarter of the cells within about 20 mm of a structure, [k, j, i].
+
+    Those whose indices are all even or all odd say as much as all of them.
+    """
     inner = anatomy.inner(shares)
-    return F.max_pool3d(inner[None, None], 11, stride=1, padding=5)[0, 0] > 0.5
+    near = F.max_pool3d(inner[None, None], 11, stride=1, padding=5)[0, 0] > 0.5
+    parity = index_grid(tuple(near.shape)) % 2
+    return near & (parity.amin(-1) == parity.amax(-1))
 
 
 def _extent(
@@ -320,10 +332,10 @@ def _average(
     blur: float,
 ) -> Space:
     """Average the classes of all maps in the cells of the space; blur: σ in cells."""
-    total = torch.zeros(len(anatomy.classes), sides[0] * sides[1] * sides[2])
+    total = torch.zeros(sides[0] * sides[1] * sides[2], len(anatomy.classes))
     for (points, shares), placement in zip(cells, placements, strict=True):
         place = (placement(points).reshape(-1, 3) - low) / CELL_MM
-        flat = shares.reshape(len(shares), -1)
+        flat = shares[:-1].flatten(1).T.contiguous()
         base = place.floor()
         for corner in range(8):
             step = torch.tensor([corner & 1, corner >> 1 & 1, corner >> 2], dtype=torch.float32)
@@ -333,8 +345,8 @@ def _average(
                 (i >= 0) & (j >= 0) & (k >= 0) & (i < sides[2]) & (j < sides[1]) & (k < sides[0])
             )
             index = ((k * sides[1] + j) * sides[2] + i)[known]
-            total.index_add_(1, index, (flat * share)[:, known])
-    prior = total.reshape(-1, *sides)
+            total.index_add_(0, index, (flat * share[:, None])[known])
+    prior = total.T.reshape(-1, *sides)
     for axis in (1, 2, 3):
         prior = smooth(prior, blur, axis)
     if anatomy.has_sides:

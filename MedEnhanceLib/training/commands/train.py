@@ -35,7 +35,10 @@ _HEADS = {
     "dice": "Dice",
 }
 #: Options that are copied into the configuration.
-_FIELDS = ("modality", "anatomy", "name", "seed", "steps", "device", "part", "preset", "enhancer")
+_FIELDS = (
+    *("modality", "anatomy", "name", "seed", "steps", "device", "part", "preset"),
+    *("enhancer", "images"),
+)
 
 
 def _declare_train(parser: Parser) -> None:
@@ -81,7 +84,7 @@ def _declare_train(parser: Parser) -> None:
         choices=("ema", "binary"),
         help="hqg: rule by which the gradient of the segmentation loss is used (default: ema)",
     )
-    add_flags(parser, TrainHeadConfig, only=["enhancer"])
+    add_flags(parser, TrainHeadConfig, only=["enhancer", "images"])
     parser.add_argument(
         "--from-labels",
         metavar="DIR",

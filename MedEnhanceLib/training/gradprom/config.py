@@ -32,9 +32,9 @@ class TrainHeadConfig(NetworkTrainingConfig):
         "cpu": {},
         "full": {"steps": 60_000},
     }
-    MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 1, "quick": 10, "cpu": 480, "full": 3600}
+    MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 0.5, "quick": 10, "cpu": 340, "full": 3600}
 
-    images: tuple[str, ...] = option(("*",), help="patterns of label maps below the data folder")
+    maps: tuple[str, ...] = option(("*",), help="patterns of label maps below the data folder")
     structures: tuple[dict[str, Any], ...] = option(
         (),
         help="value, name and color of each label, and its codes: fields of gradprom.Label; labels "
@@ -58,6 +58,15 @@ class TrainHeadConfig(NetworkTrainingConfig):
     )
     enhanced_share: float = option(
         0.3, help="share of the painted scans that are enhanced, with an enhancer", low=0, high=1
+    )
+    images: str = option(
+        "",
+        help="folder of labeled images, to learn from besides the label maps: NAME_T1w.nii.gz and "
+        "so on, with a label map NAME_dseg.nii.gz; empty: none",
+        metavar="DIR",
+    )
+    image_share: float = option(
+        0.3, help="share of the scans that show a labeled image, if there are any", low=0, high=1
     )
     start: str = option(
         "",

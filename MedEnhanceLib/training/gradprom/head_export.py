@@ -16,17 +16,15 @@ from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.training.gradprom.enhanced import Enhancer
 
-_LIMITS = (
-    "Trained on scans painted from label maps, not on images of patients.",
-    "A research tool: do not use it for measurements of patients.",
-)
+_PAINTED = "Trained on scans painted from label maps, not on images of patients."
+_RESEARCH = "A research tool: do not use it for measurements of patients."
 
 
 def export_structures(
     folder: Path,
     config: TrainHeadConfig,
     model: StructureModel,
-    maps: int,
+    counts: tuple[int, int],
     seconds: float,
     enhancer: Enhancer | None = None,
 ) -> Bundle:
@@ -36,7 +34,7 @@ def export_structures(
         folder: of the bundle; replaced if it exists.
         config: of the training.
         model: with averaged weights.
-        maps: number of label maps.
+        counts: of label maps that were painted, and of labeled images.
         seconds: duration of the training.
         enhancer: of some of the painted scans; None: none was enhanced.
     """
@@ -51,7 +49,10 @@ def export_structures(
     of_body = f" of the {config.anatomy}" if config.anatomy else ""
     origin = config.label_origin or "given; who drew them is not stated"
     names = ", ".join(model.anatomy.structures)
-    recorded, enhanced, gradprom = config.to_json() | {"device": ""}, "", {}
+    recorded, enhanced, gradprom = config.to_json() | {"device": "", "images": ""}, "", {}
+    (maps, images), shown = counts, ""
+    if images:
+        shown = f", {config.image_share:.0%} showing one of {images} labeled images instead"
     if enhancer:
         name, share = enhancer.identity["name"], config.enhanced_share
         enhanced = f", {share:.0%} of them with noise that {name} removed"
@@ -82,12 +83,13 @@ def export_structures(
             "config": recorded,
             "seconds": round(seconds),
             "summary": f"{config.steps} steps, each on a scan painted from one of {maps} label "
-            f"maps{of_body}{enhanced}, seed {config.seed}, {seconds / 60:.0f} minutes",
+            f"maps{of_body}{shown}{enhanced}, seed {config.seed}, {seconds / 60:.0f} minutes",
         },
         "data": list(config.data),
         "warnings": [*training_length_limits(config.steps), *config.warnings],
         "limits": [
-            *_LIMITS,
+            *([] if images else [_PAINTED]),
+            _RESEARCH,
             f"Made for {config.modality} images{of_body}; not validated on anything else.",
         ],
         **gradprom,

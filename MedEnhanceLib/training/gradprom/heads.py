@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from functools import lru_cache
+from itertools import accumulate, pairwise
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,9 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.export import record_fields
-from MedEnhanceLib.core.labels import Label, color_of
-from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
 from MedEnhanceLib.gradprom.structures.correcting import histograms_of, posteriors, shares_of
 from MedEnhanceLib.gradprom.structures.model import StructureModel
@@ -30,8 +29,7 @@ from MedEnhanceLib.gradprom.structures.networks import (
     scale_of,
     scaled,
 )
-from MedEnhanceLib.gradprom.structures.space import TissueMap, make_space
-from MedEnhanceLib.io import load
+from MedEnhanceLib.gradprom.structures.space import make_space
 from MedEnhanceLib.learning.precision import mixed_precision, without_tf32
 from MedEnhanceLib.learning.training import Learner, begin_training
 from MedEnhanceLib.runtime.ordered import ahead
@@ -39,12 +37,18 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.training.gradprom.enhanced import Enhancer
 from MedEnhanceLib.training.gradprom.head_export import export_structures
+from MedEnhanceLib.training.gradprom.label_maps import (
+    find_labeled_images,
+    labels_of,
+    read_labeled_images,
+    read_maps,
+    split_maps,
+    tissue_map,
+)
 from MedEnhanceLib.training.gradprom.measuring import measure
-from MedEnhanceLib.training.gradprom.painting import NO_SIDE, Painted, Painter, coarsened
+from MedEnhanceLib.training.gradprom.painting import NO_SIDE, UNKNOWN, Painted, Painter, coarsened
 
 Scan = TypeVar("Scan")
-#: Largest value of a label map; room around what it labels, in voxels.
-_LARGEST, _RIM = 65535, 8
 # Chosen in trials (decision 0075); no table isolates them. Measured by Benchmarks/segmentation.py.
 #: A locator's scan covers twice the sides, in voxels twice as large.
 _LOCATOR_MM = 4.0
@@ -62,6 +66,9 @@ _BETAS = (0.9, 0.99)
 _FASTER = 2.0
 #: A structure of fewer voxels in a scan does not enter the Dice term.
 _FEWEST = 20
+#: Seconds of two cores, about, by which progress is split: reading and alignment of a map, a voxel
+#: of a step of locator, corrector and refiner, and the measurement.
+_READ_S, _ALIGN_S, _VOXEL_S, _MEASURE_S = 0.5, 4.0, 5e-6, 300.0
 
 
 @without_tf32
@@ -74,7 +81,7 @@ def train_head(
     enhancer: Enhancer | None = None,
     start: StructureModel | None = None,
 ) -> Path:
-    """Train a head from label maps alone, export its bundle, and measure it on painted scans.
+    """Train a head from label maps, export its bundle, and measure it on painted scans.
 
     Args:
         config: of the training.
@@ -89,32 +96,36 @@ def train_head(
     Raises:
         Cancelled: after writing a checkpoint.
         ConfigError: structures or tissues contradict one another.
-        InputError: no label maps, or files that are none.
+        InputError: no label maps, or files that are none; images without labels.
         ModelError: the training diverged.
     """
     monitor = monitor or Monitor()
     device = begin_training(config.device, out, monitor)
-    training, held_out = _split(config, folder)
-    volumes = _read([*training, *held_out], monitor.part(0, 0.02))
+    training, held_out = split_maps(config, folder)
+    labeled = find_labeled_images(Path(config.images)) if config.images else {}
+    count = len(training)
+    parts = _parts(config, (count, len(held_out), len(labeled)), monitor)
+    volumes = read_maps([*training, *held_out], next(parts))
     values = sorted({int(value) for volume in volumes for value in np.unique(volume.voxels)})
     anatomy = Anatomy.of(
-        config.label_set or [*_labels_of(values)], config.tissues, config.merged, values
+        config.label_set or [*labels_of(values)], config.tissues, config.merged, values
     )
-    maps = [_map_of(volume, anatomy) for volume in volumes]
-    count = len(training)
-    space, placements = make_space(maps, anatomy, count, monitor.part(0.02, 0.08))
-    painter = Painter(maps[:count], placements[:count], space, anatomy)
+    maps = [tissue_map(volume, anatomy) for volume in volumes]
+    maps[count:count] = read_labeled_images(labeled, anatomy, config.modality, next(parts))
+    space, placements = make_space(maps, anatomy, count, next(parts))
+    drawn = count + len(labeled)
+    painter = Painter(maps[:drawn], placements[:drawn], space, anatomy, config.image_share)
     torch.manual_seed(config.seed)
     locator = Locator(config.locator_widths)
     corrector = Corrector(len(anatomy.classes), config.widths)
     refiner = Refiner(len(anatomy.classes), config.fine_widths)
     if start is not None:
         _go_on(start, anatomy, locator, corrector, refiner)
-    steps = monitor.part(0.08, 0.2)
+    steps = next(parts)
     locator = _train_locator(config, locator, painter, anatomy, device, out / "locator", steps)
-    steps = monitor.part(0.2, 0.55)
+    steps = next(parts)
     corrector, seconds = _train_corrector(config, corrector, painter, device, out, steps, enhancer)
-    steps = monitor.part(0.55, 0.97)
+    steps = next(parts)
     refiner, more = _train_refiner(
         config, refiner, painter, corrector, device, out / "refiner", steps
     )
@@ -122,13 +133,33 @@ def train_head(
     model = StructureModel(config.name, anatomy, space, locator, corrector, refiner, {}, {})
     measured: dict[str, Any] = {}
     if held_out:
-        others = Painter(maps[count:], placements[count:], space, anatomy)
-        model, measured = measure(model, others, config, monitor.part(0.97, 1))
-    bundle = export_structures(out / config.name, config, model, count, seconds, enhancer)
+        others = Painter(maps[drawn:], placements[drawn:], space, anatomy)
+        model, measured = measure(model, others, config, next(parts))
+    counts = count, sum(len(item.images) for item in maps)
+    bundle = export_structures(out / config.name, config, model, counts, seconds, enhancer)
     if measured:
         record_fields(bundle.folder, measured)
     monitor.progress(1.0, "model written")
     return bundle.folder
+
+
+def _parts(
+    config: TrainHeadConfig, counts: tuple[int, int, int], monitor: Monitor
+) -> Iterator[Monitor]:
+    """Split progress as time: reading, alignment, locator, corrector, refiner, measurement.
+
+    Args:
+        config: of the training.
+        counts: of label maps trained on and held out, and of those with images, read in turn.
+        monitor: of the whole training.
+    """
+    training, held_out, labeled = counts
+    scan, part = _VOXEL_S * prod(config.sides), _VOXEL_S * prod(config.fine_sides)
+    costs = [_READ_S * (training + held_out), _READ_S * labeled, _ALIGN_S * sum(counts)]
+    costs += [scan * config.locator_steps, scan * config.steps, part * config.fine_steps]
+    costs.append(_MEASURE_S if held_out else 0.0)
+    ends = [end / sum(costs) for end in accumulate(costs, initial=0.0)]
+    return (monitor.part(first, last) for first, last in pairwise(ends))
 
 
 def _go_on(start: StructureModel, anatomy: Anatomy, *networks: nn.Module) -> None:
@@ -149,56 +180,6 @@ def _go_on(start: StructureModel, anatomy: Anatomy, *networks: nn.Module) -> Non
                 f"start: the networks of the head {start.name} have other widths",
                 "Leave out widths, locator_widths and fine_widths.",
             ) from cause
-
-
-def _split(config: TrainHeadConfig, folder: Path) -> tuple[list[Path], list[Path]]:
-    """Find the label maps for training, and those held out."""
-    paths = sorted({path for pattern in config.images for path in folder.glob(pattern)})
-    paths = [path for path in paths if path.is_file()]
-    names = {path: path.relative_to(folder).as_posix() for path in paths}
-    held = [
-        path for path in paths if any(fnmatchcase(names[path], item) for item in config.held_out)
-    ]
-    training = [path for path in paths if path not in held]
-    if not training:
-        raise InputError(
-            f"{folder}: no label map for training matches {', '.join(config.images)}",
-            "Give the folder that the patterns start from, with more files than are held out.",
-        )
-    return training, held
-
-
-def _read(paths: list[Path], monitor: Monitor) -> list[Volume]:
-    volumes = []
-    for number, path in enumerate(paths):
-        monitor.progress(number / len(paths), f"reading {path.name}")
-        volume = load(path, modality="SEG").single().upright()
-        voxels = volume.voxels
-        is_whole = np.issubdtype(voxels.dtype, np.integer) or bool((voxels == voxels.round()).all())
-        if not is_whole or voxels.min() < 0 or voxels.max() > _LARGEST or not voxels.any():
-            raise InputError(
-                f"{path.name} is no label map: its values are {voxels.min():g} to {voxels.max():g}",
-                f"Give whole numbers from 0 (background) to {_LARGEST}, and at least one label.",
-            )
-        volumes.append(volume)
-    return volumes
-
-
-def _labels_of(values: list[int]) -> Iterable[Label]:
-    """Make a label of each value up to 255."""
-    for value in values:
-        if 0 < value <= 255:
-            yield Label(value=value, name=f"value {value}", color=color_of(value))
-
-
-def _map_of(volume: Volume, anatomy: Anatomy) -> TissueMap:
-    """Crop a map to what it labels."""
-    tissues = anatomy.painted(volume.voxels.astype(np.int64))
-    index = np.argwhere(tissues)
-    low = np.maximum(index.min(0) - _RIM, 0)
-    part = tuple(slice(a, b + _RIM + 1) for a, b in zip(low, index.max(0), strict=True))
-    geometry = volume.geometry.cropped((int(low[2]), int(low[1]), int(low[0])))
-    return TissueMap(np.ascontiguousarray(tissues[part]), geometry.affine_lps)
 
 
 def _train_locator(
@@ -330,7 +311,7 @@ class FirstLook:
             sides: of the part; even.
         """
         classes = self._scan.classes
-        shown = np.unique(classes.numpy()).tolist()
+        shown = np.unique(classes[classes != UNKNOWN].numpy()).tolist() or [UNKNOWN]
         chosen = classes == shown[int(rng.integers(len(shown)))]
         places = (chosen if rng.random() < _BY_CLASS else torch.ones_like(chosen)).nonzero()
         middle = places[int(rng.integers(len(places)))].tolist()
@@ -405,11 +386,14 @@ def class_loss(logits: Tensor, classes: Tensor) -> Tensor:
 
     Args:
         logits: [1, C, K, J, I].
-        classes: [K, J, I], indices.
+        classes: [K, J, I], indices; UNKNOWN where nothing is learned.
     """
     count = logits.shape[1]
-    logs = logits[0].flatten(1).log_softmax(0)
-    target = classes.reshape(-1).long()
+    known = classes.reshape(-1) != UNKNOWN
+    if not known.any():
+        return logits.sum() * 0
+    logs = logits[0].flatten(1)[:, known].log_softmax(0)
+    target = classes.reshape(-1)[known].long()
     true = logs.gather(0, target[None])[0]
     size = torch.bincount(target, minlength=count).float()
     both = torch.zeros(count, device=logits.device).index_add(0, target, true.exp())

@@ -18,13 +18,13 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.degradation.acquisition import Scanner
-from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
+from MedEnhanceLib.gradprom.structures.anatomy import UNLABELED, Anatomy
 from MedEnhanceLib.gradprom.structures.locating import coarsening
 from MedEnhanceLib.gradprom.structures.networks import FINE_MM, VOXEL_MM, scale_of, scaled
-from MedEnhanceLib.gradprom.structures.space import Placement, Space, TissueMap, smooth
+from MedEnhanceLib.gradprom.structures.space import Placement, Space, TissueMap, sampled, smooth
 
-#: Value of `Painted.left` where no side is stated.
-NO_SIDE = 2
+#: Value of `Painted.left` where no side is stated, and of `Painted.classes` of what is unlabeled.
+NO_SIDE, UNKNOWN = 2, 255
 # Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/segmentation.py.
 #: Share of the scans of a known contrast, and of those that lie between two of them.
 _KNOWN, _BETWEEN = 0.8, 0.25
@@ -44,7 +44,7 @@ class Painted:
 
     Attributes:
         image: [K, J, I], 0 to 1.
-        classes: [K, J, I], uint8.
+        classes: [K, J, I], uint8; UNKNOWN where nothing is learned.
         left: [K, J, I], uint8: 1 on the left, 0 on the right, NO_SIDE elsewhere.
         places: [3, k, j, i], true places in the space of cells of two voxels, mm.
         about: [3, k, j, i], places as a locator might give them.
@@ -62,11 +62,15 @@ class Painted:
 class Painter:
     """Paints scans from label maps.
 
+    A map with images is not painted: the scan shows one of them, in a pose, a shape and with the
+    faults of a scanner as others. What it leaves unlabeled is as if it were outside.
+
     Args:
-        maps: with the tissues of `anatomy`.
+        maps: with the tissues of `anatomy`; those with images are the last.
         placements: of each map in the space.
         space: priors.
         anatomy: tissues and classes.
+        image_share: share of the scans that show an image, if there are any.
     """
 
     def __init__(
@@ -75,7 +79,9 @@ class Painter:
         placements: Sequence[Placement],
         space: Space,
         anatomy: Anatomy,
+        image_share: float = 0.0,
     ) -> None:
+        self._painted, self._image_share = sum(not item.images for item in maps), image_share
         self._maps, self._placements = list(maps), list(placements)
         self._space, self._anatomy = space, anatomy
         self._flat = [torch.from_numpy(item.tissues).view(-1) for item in maps]
@@ -100,7 +106,7 @@ class Painter:
             voxel_mm: their side.
             misplaced: error of `about` over that of a locator.
         """
-        number = int(rng.integers(len(self._maps)))
+        number = self._choose(rng)
         placement = self._placements[number]
         mirrored = self._anatomy.has_sides and rng.random() < 0.5
         turn, shift = _pose(rng, shape, voxel_mm, mirrored)
@@ -114,18 +120,22 @@ class Painter:
         coarse = [2 * np.arange(n // 2) + 0.5 - (n - 1) / 2 for n in shape]
         bend = _Bend(rng, self._growth[number])
         at, cells = bend(points(fine)), bend(points(coarse))
-        tissue, left, inside = self._look_up(number, at)
-        mean, spread = _contrast(rng, self._anatomy)
-        image = self._paint(rng, number, at, tissue, mean, spread, turn * voxel_mm)
-        image = self._add_lesions(rng, image, tissue, voxel_mm)
-        gone = ~inside | self._missing(rng, tissue, voxel_mm)
+        tissue, left, inside, unlabeled = self._look_up(number, at)
+        if self._maps[number].images:
+            image = self._resample(rng, number, at, turn * voxel_mm)
+        else:
+            mean, spread = _contrast(rng, self._anatomy)
+            image = self._paint(rng, number, at, tissue, mean, spread, turn * voxel_mm)
+            image = self._add_lesions(rng, image, tissue, voxel_mm)
+        outside = unlabeled | torch.from_numpy(self._anatomy.is_outside)[tissue.long()]
+        gone = ~inside | self._missing(rng, outside, voxel_mm)
         image = _scan(rng, image.clamp_min(0), gone, voxel_mm)
         places = placement(cells)
         if mirrored:
             places = places * torch.tensor([-1.0, 1.0, 1.0])
             left = torch.where(left == NO_SIDE, left, 1 - left)
         about = places + (_disturb(rng, places) - places) * misplaced
-        classes = self._classes[tissue.long()]
+        classes = self._classes[tissue.long()].masked_fill(unlabeled, UNKNOWN)
         return Painted(
             image=normalize(image) ** float(np.exp(rng.normal(0, 0.25))),
             classes=classes.masked_fill(gone, 0),
@@ -135,13 +145,21 @@ class Painter:
             prior=self._space.at(about),
         )
 
-    def _look_up(self, number: int, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Read tissue, side, and whether the map reaches there, at points in LPS mm."""
+    def _choose(self, rng: np.random.Generator) -> int:
+        """Draw the number of a map."""
+        images = len(self._maps) - self._painted
+        if images and rng.random() < self._image_share:
+            return self._painted + int(rng.integers(images))
+        return int(rng.integers(self._painted))
+
+    def _look_up(self, number: int, at: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Read tissue, side, whether the map reaches there, whether unlabeled, at LPS mm."""
         index, inside = self._index(number, at)
         value = self._flat[number][index]
         tissue = (value & 127).masked_fill(~inside, 0)
         has_side = self._sided[tissue.long()] & inside
-        return tissue, torch.where(has_side, value >> 7, NO_SIDE), inside
+        left = torch.where(has_side, value >> 7, NO_SIDE)
+        return tissue, left, inside, inside & (value == UNLABELED)
 
     @property
     def _sided(self) -> Tensor:
@@ -149,13 +167,30 @@ class Painter:
         return (values[0] != values[1])[self._classes.long()]
 
     def _index(self, number: int, at: Tensor) -> tuple[Tensor, Tensor]:
-        matrix = torch.from_numpy(self._to_index[number]).float()
-        place = (at @ matrix[:3, :3].T + matrix[:3, 3]).round_()
+        place = self._place(number, at).round_()
         depth, rows, columns = self._maps[number].tissues.shape
         last = torch.tensor([columns - 1, rows - 1, depth - 1], dtype=torch.float32)
         inside = ((place >= 0) & (place <= last)).all(-1)
         i, j, k = torch.minimum(place.clamp_(min=0), last).long().unbind(-1)
         return (k * rows + j) * columns + i, inside
+
+    def _place(self, number: int, at: Tensor) -> Tensor:
+        """Return the indices (i, j, k) of points in LPS mm, with fractions."""
+        matrix = torch.from_numpy(self._to_index[number]).float()
+        return at @ matrix[:3, :3].T + matrix[:3, 3]
+
+    def _resample(
+        self, rng: np.random.Generator, number: int, at: Tensor, steps: Doubles
+    ) -> Tensor:
+        """Mean of four points of each voxel in one of the images of a map."""
+        images = self._maps[number].images
+        image = images[int(rng.integers(len(images)))][None]
+        last = torch.tensor(image.shape[:0:-1]) - 1
+        places = [
+            self._place(number, at + torch.from_numpy(steps @ np.array(offset)).float())
+            for offset in _POINTS
+        ]
+        return torch.stack([sampled(image, place / last * 2 - 1)[0] for place in places]).mean(0)
 
     def _paint(
         self,
@@ -201,24 +236,24 @@ class Painter:
             image = image * (1 - share) + level * share
         return image
 
-    def _missing(self, rng: np.random.Generator, tissue: Tensor, voxel_mm: float) -> Tensor:
+    def _missing(self, rng: np.random.Generator, outside: Tensor, voxel_mm: float) -> Tensor:
         """Mark what a scan lacks: skull and scalp, the face, slices at an end."""
-        gone = torch.zeros(tissue.shape, dtype=torch.bool)
+        gone = torch.zeros(outside.shape, dtype=torch.bool)
         if rng.random() < 0.22:  # skull-stripped, with some of the fluid or too little
-            gone |= torch.from_numpy(self._anatomy.is_outside)[tissue.long()]
+            gone |= outside
             if rng.random() < 0.6:
                 edge = smooth_all(gone.float(), float(rng.uniform(0.5, 1.5)) * 2 / voxel_mm)
-                waves = noise_field(rng, 6, tissue.shape) * 0.3
+                waves = noise_field(rng, 6, outside.shape) * 0.3
                 gone |= edge + waves > rng.uniform(0.25, 0.8)
         elif rng.random() < 0.12:  # defaced: a plane cuts the front below off
             k, j = torch.meshgrid(
-                *(torch.arange(n) - (n - 1) / 2 for n in tissue.shape[:2]), indexing="ij"
+                *(torch.arange(n) - (n - 1) / 2 for n in outside.shape[:2]), indexing="ij"
             )
             cut = -j * rng.uniform(0.6, 1) - k * rng.uniform(0.6, 1.2)
             gone |= ((cut * voxel_mm) > rng.uniform(70, 100))[..., None]
         if rng.random() < 0.2:
             axis = 0 if rng.random() < 0.7 else int(rng.integers(3))
-            count = max(1, int(rng.uniform(0.05, 0.4) * tissue.shape[axis]))
+            count = max(1, int(rng.uniform(0.05, 0.4) * outside.shape[axis]))
             end = slice(0, count) if rng.random() < 0.5 else slice(-count, None)
             gone.movedim(axis, 0)[end] = True
         return gone

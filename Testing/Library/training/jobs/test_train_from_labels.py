@@ -11,13 +11,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from Library.label_maps import STRUCTURES, fields, label_map, write_label_maps
+from Library.label_maps import (
+    LEFT_HORN,
+    RIGHT_HORN,
+    SKULL,
+    STRUCTURES,
+    fields,
+    label_map,
+    write_label_maps,
+)
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
+from MedEnhanceLib import io
 from MedEnhanceLib.bundles.store import find_bundle, read_bundle
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.learning.training import Learner
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
@@ -67,6 +76,60 @@ def test_a_head_is_trained_on_label_maps_and_what_an_enhancer_makes_and_segments
     assert found.uncertainty is not None and found.uncertainty.shape == volume.shape
 
 
+def _write_images(folder: Path, labels: Volume, names: tuple[str, ...]) -> Path:
+    """Save a label map without its skull, and images, of the names given."""
+    folder.mkdir()
+    gray = np.where(labels.voxels == 3, 700, np.where(labels.voxels > 0, 300, 20)).astype(np.int16)
+    inner = np.where(labels.voxels == SKULL, 0, labels.voxels)
+    for name in names:
+        voxels, modality = (inner, "SEG") if name.endswith("dseg") else (gray, "MR")
+        io.save(Volume(voxels, labels.geometry, modality=modality), folder / f"{name}.nii.gz")
+    return folder
+
+
+@pytest.mark.slow
+def test_a_head_learns_from_images_with_labels_beside_the_maps(maps: Path, tmp_path: Path) -> None:
+    names = ("sub-1_T1w", "sub-1_T2w", "sub-1_dseg")
+    images = _write_images(tmp_path / "images", label_map(7), names)
+    given = fields(image_share=0.5)
+    folder = me.train("head", given, from_labels=maps, images=images, out=tmp_path / "run")
+    metadata = read_bundle(folder).metadata
+    assert "50% showing one of 2 labeled images instead" in metadata["training"]["summary"]
+    assert not any("not on images" in limit for limit in metadata["limits"])
+    assert str(images) not in json.dumps(metadata)
+
+
+@pytest.mark.parametrize(
+    ("names", "change", "says"),
+    [
+        (("sub-1_T1w",), {}, r"sub-1_T1w\.nii\.gz: no label map beside it.*sub-1_dseg"),
+        (("sub-1_dseg",), {}, "no images.*NAME_T1w"),
+        (("sub-1_T1w", "sub-1_dseg"), {"horn": 0}, "sub-1_dseg.nii.gz labels no horn"),
+    ],
+)
+def test_images_and_labels_that_do_not_belong_together_are_refused(
+    names: tuple[str, ...], change: dict[str, int], says: str, maps: Path, tmp_path: Path
+) -> None:
+    labels = label_map(7)
+    if change:
+        voxels = np.where(np.isin(labels.voxels, [LEFT_HORN, RIGHT_HORN]), 3, labels.voxels)
+        labels = replace(labels, voxels=voxels)
+    images = _write_images(tmp_path / "images", labels, names)
+    with pytest.raises(InputError) as caught:
+        me.train("head", fields(), maps, tmp_path / "run", images=str(images))
+    assert re.search(says, f"{caught.value} {caught.value.hint}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_image_on_another_grid_is_refused(maps: Path, tmp_path: Path) -> None:
+    labels = label_map(7)
+    images = _write_images(tmp_path / "images", labels, ("sub-1_dseg",))
+    moved = replace(labels.geometry, origin=(9.0, 0.0, 0.0))
+    io.save(Volume(labels.voxels * 1.0, moved, modality="MR"), images / "sub-1_T1w.nii.gz")
+    with pytest.raises(InputError, match=r"T1w.*: not on the grid of its label map"):
+        me.train("head", fields(), maps, tmp_path / "run", images=images)
+
+
 def test_each_door_starts_the_training(
     maps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,7 +146,7 @@ def test_each_door_starts_the_training(
     runs: tuple[Callable[[], object], ...] = (
         lambda: run_job(JobSpec("train", params | {"config": fields()})),
         lambda: me.train("head", "smoke", maps, tmp_path),
-        lambda: me.train("head", TrainHeadConfig(), maps, tmp_path),
+        lambda: me.train("head", TrainHeadConfig(), from_labels=maps, out=tmp_path),
     )
     for run in runs:
         with pytest.raises(ConfigError, match="stopped"):
@@ -113,7 +176,7 @@ def test_what_does_not_go_with_label_maps_is_refused(
 @pytest.mark.parametrize(
     ("wrong", "reported"),
     [
-        ({"images": "maps/*.nii"}, "images is .*Use a list"),
+        ({"maps": "maps/*.nii"}, "maps is .*Use a list"),
         ({"structures": ["Tumor"]}, r"structures is \('Tumor',\)"),
         ({"structures": [{"value": 1, "name": "Tumor"}]}, "Label lacks color"),
         ({"structures": [{"value": 0, "name": "T", "color": "#ffffff"}]}, "value is 0"),
