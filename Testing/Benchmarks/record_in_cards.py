@@ -17,8 +17,8 @@ ENHANCERS = {"mr": "MR", "ct": "CT"}
 ARMS = ("filter", "network")
 #: What the card of the brain's head states: rows of a table, and figures.
 BRAIN = {
-    "FreeSurfer": ("dice", "cortex", "white", "worst"),
-    "manual": ("dice", "cortex", "white", "worst"),
+    "FreeSurfer": ("dice", "cortex", "white", "worst", "volume_error"),
+    "manual": ("dice", "cortex", "white", "worst", "volume_error"),
     "sequences": ("dice", "cortex", "white", "worst"),
     "outside": ("outside", "missed"),
     "retest": ("difference", "largest"),
@@ -48,7 +48,9 @@ def brain_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for name, figures in BRAIN.items():
         known = [row for row in rows if row["table"] == name and row["arm"] == "head"]
         for figure in figures if known else ():
-            values = [row[figure] for row in known]
+            values = [row[figure] for row in known if figure in row]
+            if not values:
+                continue
             spread = f"{sum(values) / len(values):.3f} ({min(values):.3f} to {max(values):.3f})"
             table.append({"compared": name, "figure": figure, "mean (range)": spread,
                           "n": len(values)})  # fmt: skip
