@@ -59,7 +59,7 @@ def segment(
     """
     monitor = monitor or Monitor()
     volume = volume.single(_ONE_FRAME)
-    seen = volume.canonical()  # once: a segmenter keeps what it found in checking it
+    seen = volume.canonical()
     head = head or _open_checked(volume, seen, config or SegmentConfig(), monitor)
     modality = head.segmenter.modality
     if volume.modality_is_guess and volume.modality != modality:
@@ -102,7 +102,8 @@ def _open_checked(
         seen = replace(seen, modality=segmenter.modality)
     monitor.progress(0.0, "comparing the volume with the training images")
     warnings, unlike = segmenter.warnings, ""
-    if difference := segmenter.find_unlike(seen):
+    comparison = segmenter.compare(seen)
+    if difference := comparison.difference:
         anatomy = f" of the {segmenter.anatomy}" if segmenter.anatomy else ""
         unlike = (
             f"does not look like the images that {segmenter.name} was trained on, "
@@ -118,4 +119,4 @@ def _open_checked(
         monitor.warn(warning)
     # The history names no file: its name may be a patient's.
     limits = "; ".join([*([f"the volume {unlike}"] if unlike else []), *warnings])
-    return OpenHead(segmenter, config, limits)
+    return OpenHead(segmenter, config, limits, comparison.placement)

@@ -35,7 +35,7 @@ def segment(volume: Volume, seen: Volume, head: OpenHead, monitor: Monitor) -> S
     segmenter, choice = head.segmenter, choose_device(head.config.device)
     turn = volume.geometry.turn
     monitor.log(f"running {segmenter.name} ({segmenter.origin}) on {choice.name}: {choice.reason}")
-    made = segmenter.segment(seen, choice.name, monitor)
+    made = segmenter.segment(seen, choice.name, monitor, head.placement)
     for text in made.warnings:
         monitor.warn(text)
     warning = "; ".join(filter(None, [head.warning, *made.warnings]))

@@ -7,7 +7,7 @@ from pathlib import Path
 from MedEnhanceLib.core.labels import Label, color_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.monai_reader import read_monai_bundle
-from MedEnhanceLib.gradprom.segmenters import VoxelLabels
+from MedEnhanceLib.gradprom.segmenters import Comparison, VoxelLabels
 from MedEnhanceLib.runtime.progress import Monitor
 
 
@@ -35,21 +35,24 @@ class MonaiSegmenter:
         """Return name, kind and hash."""
         return {"name": self.name, "kind": "monai-bundle", "sha256": self._bundle.sha256}
 
-    def find_unlike(self, volume: Volume) -> str:
-        """Return "", as a bundle does not describe its training images.
+    def compare(self, volume: Volume) -> Comparison:
+        """Find no difference, as a bundle does not describe its training images.
 
         Raises UnfitModelError for another modality.
         """
         self._bundle.refuse_other_modality(volume)
-        return ""
+        return Comparison()
 
-    def segment(self, volume: Volume, device: str, monitor: Monitor) -> VoxelLabels:
+    def segment(
+        self, volume: Volume, device: str, monitor: Monitor, placement: None = None
+    ) -> VoxelLabels:
         """Label a volume by MONAI's windows.
 
         Args:
             volume: single, in canonical order.
             device: as torch names it.
             monitor: receives progress; may cancel.
+            placement: of no use.
         """
         self._bundle.network.to(device)
         return VoxelLabels(self._bundle.segment(volume, monitor))

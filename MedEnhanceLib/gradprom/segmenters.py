@@ -54,6 +54,19 @@ class VoxelLabels:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Comparison of a volume with the training images of a segmenter.
+
+    Attributes:
+        difference: what makes the volume unlike them; "" for nothing.
+        placement: what the segmenter found on the way, and needs to label the volume.
+    """
+
+    difference: str = ""
+    placement: Any = None
+
+
 class Segmenter(Protocol):
     """A model that labels single volumes in canonical order.
 
@@ -85,16 +98,19 @@ class Segmenter(Protocol):
     def identity(self) -> dict[str, str]:
         """Return name, kind and hash, as manifests record them."""
 
-    def find_unlike(self, volume: Volume) -> str:
-        """State what makes a volume unlike the training images; "" for nothing."""
+    def compare(self, volume: Volume) -> Comparison:
+        """Compare a volume, single and in canonical order, with the training images."""
 
-    def segment(self, volume: Volume, device: str, monitor: Monitor) -> VoxelLabels:
+    def segment(
+        self, volume: Volume, device: str, monitor: Monitor, placement: Any = None
+    ) -> VoxelLabels:
         """Label a volume.
 
         Args:
             volume: single, in canonical order.
             device: as torch names it.
             monitor: receives progress; may cancel.
+            placement: by `compare`, of this volume or of the one that it was enhanced from.
         """
 
 
@@ -105,11 +121,13 @@ class OpenHead:
     Attributes:
         config: that it was opened by.
         warning: all that limits its labels, "" for nothing.
+        placement: by `Segmenter.compare`.
     """
 
     segmenter: Segmenter
     config: SegmentConfig
     warning: str
+    placement: Any
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 
 from MedEnhanceLib.bundles.export import export_bundle
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.gradprom.segmenters import HeadSegmenter, VoxelLabels
+from MedEnhanceLib.gradprom.segmenters import Comparison, HeadSegmenter, VoxelLabels
 from MedEnhanceLib.runtime.progress import Monitor
 
 KIND, NAME, WARNING = "stripes", "stripes", "It sees stripes."
@@ -26,11 +26,13 @@ class Stripes(HeadSegmenter):
 
     seen: ClassVar[list[Volume]] = []
 
-    def find_unlike(self, volume: Volume) -> str:
+    def compare(self, volume: Volume) -> Comparison:
         self.seen.append(volume)
-        return "it is dark" if float(volume.voxels.mean()) < 10 else ""
+        return Comparison("it is dark" if float(volume.voxels.mean()) < 10 else "")
 
-    def segment(self, volume: Volume, device: str, monitor: Monitor) -> VoxelLabels:
+    def segment(
+        self, volume: Volume, device: str, monitor: Monitor, placement: None = None
+    ) -> VoxelLabels:
         self.seen.append(volume)
         columns = np.arange(volume.shape[2])
         values = np.array([0, *(label.value for label in self.labels)], np.uint8)
@@ -43,7 +45,9 @@ class Stripes(HeadSegmenter):
 class Unsure(Stripes):
     """The same, without an estimate of its uncertainty."""
 
-    def segment(self, volume: Volume, device: str, monitor: Monitor) -> VoxelLabels:
+    def segment(
+        self, volume: Volume, device: str, monitor: Monitor, placement: None = None
+    ) -> VoxelLabels:
         return VoxelLabels(super().segment(volume, device, monitor).labels)
 
 

@@ -176,7 +176,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _stripes(
-    volume: Volume, _placement: None, model: StructureModel, _device: str, _monitor: Monitor
+    volume: Volume, _placement: Any, model: StructureModel, _device: str, _monitor: Monitor
 ) -> VoxelLabels:
     """Label slices by turns, in place of the network."""
     labels = list(model.anatomy.labels)

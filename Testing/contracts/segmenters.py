@@ -102,4 +102,4 @@ class SegmenterTests:
         assert all(0 < value < 256 for value in values)
         assert {"name", "sha256"} <= set(json.loads(json.dumps(segmenter.identity())))
         texts = (segmenter.anatomy, *segmenter.limits, *segmenter.warnings)
-        assert all(isinstance(text, str) for text in (*texts, segmenter.find_unlike(volume)))
+        assert all(isinstance(text, str) for text in (*texts, segmenter.compare(volume).difference))

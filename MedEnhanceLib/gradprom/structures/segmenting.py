@@ -17,7 +17,7 @@ from torch import Tensor
 
 from MedEnhanceLib.core.arrays import Bytes, Floats
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.gradprom.segmenters import HeadSegmenter, VoxelLabels
+from MedEnhanceLib.gradprom.segmenters import Comparison, HeadSegmenter, VoxelLabels
 from MedEnhanceLib.gradprom.structures.correcting import ClassShares, correct
 from MedEnhanceLib.gradprom.structures.locating import CoarseScan, Location, locate, make_scan
 from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
@@ -79,16 +79,25 @@ def segment_painted(image: Tensor, model: StructureModel) -> tuple[Location, Ten
 
 
 class PlacedScan(NamedTuple):
-    """A volume at 2 mm, and where structures lie in it; None where there are none."""
+    """An upright volume, the same at 2 mm, and where its structures lie; None if it shows none."""
 
+    volume: Volume
     scan: CoarseScan
     location: Location | None
 
 
-def place(volume: Volume, model: StructureModel) -> PlacedScan:
-    """Find the structures in an upright single volume, which takes seconds."""
-    scan = make_scan(volume)
-    return PlacedScan(scan, locate(scan, model))
+def place(volume: Volume, model: StructureModel, known: PlacedScan | None = None) -> PlacedScan:
+    """Find the structures in an upright single volume, which takes seconds.
+
+    known: of the volume before it was enhanced: where they lie on its grid does not change.
+    """
+    is_on_grid = known is not None and known.volume.shape == volume.shape
+    if known is None or not (is_on_grid and known.volume.geometry == volume.geometry):
+        scan = make_scan(volume)
+        return PlacedScan(volume, scan, locate(scan, model))
+    if np.shares_memory(known.volume.voxels, volume.voxels):
+        return known
+    return PlacedScan(volume, make_scan(volume), known.location)
 
 
 def find_unlike(location: Location | None, limits: Mapping[str, float]) -> str:
@@ -121,7 +130,7 @@ def segment_structures(
         device: of the networks, as PyTorch names it.
         monitor: progress and cancelling.
     """
-    scan, location = placement
+    _, scan, location = placement
     if location is None:
         empty = np.zeros(volume.shape, np.float32)
         quality = {label.name: float("nan") for label in model.anatomy.labels}
@@ -321,27 +330,25 @@ class StructureSegmenter(HeadSegmenter):
     def _model(self) -> StructureModel:
         return self.opened(open_structures)
 
-    def find_unlike(self, volume: Volume) -> str:
-        """State why a volume cannot be segmented; "" if it can."""
-        return find_unlike(self._placed(volume).location, self._model.limits)
+    def compare(self, volume: Volume) -> Comparison:
+        """Place the structures, and state why the volume cannot be segmented."""
+        placement = place(volume.upright(), self._model)
+        return Comparison(find_unlike(placement.location, self._model.limits), placement)
 
-    def segment(self, volume: Volume, device: str, monitor: Monitor) -> VoxelLabels:
+    def segment(
+        self, volume: Volume, device: str, monitor: Monitor, placement: PlacedScan | None = None
+    ) -> VoxelLabels:
         """Label the structures.
 
         Args:
             volume: single, in canonical order.
             device: as torch names it.
             monitor: receives progress; may cancel.
+            placement: by `compare`, of this volume or of the one that it was enhanced from.
         """
         monitor.progress(0.0, "placing the structures")
-        placement, turn = self._placed(volume), volume.geometry.upright_turn
-        made = segment_structures(volume.upright(), placement, self._model, device, monitor)
+        seen, turn = volume.upright(), volume.geometry.upright_turn
+        placed = place(seen, self._model, placement)
+        made = segment_structures(seen, placed, self._model, device, monitor)
         uncertainty = None if made.uncertainty is None else turn.undo(made.uncertainty)
         return replace(made, labels=turn.undo(made.labels), uncertainty=uncertainty)
-
-    def _placed(self, volume: Volume) -> PlacedScan:
-        """Find the structures in a volume; for the last volume they are known."""
-        known: tuple[Volume, PlacedScan] | None = vars(self).get("_last")
-        if known is None or known[0] is not volume:
-            known = vars(self)["_last"] = volume, place(volume.upright(), self._model)
-        return known[1]

@@ -30,9 +30,9 @@ from MedEnhanceLib.degradation.lowdose import ELECTRONIC
 from MedEnhanceLib.degradation.pipeline import LowDose, Rician
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.structures.correcting import MULTIPLE, correct, posteriors
-from MedEnhanceLib.gradprom.structures.locating import CoarseScan, coarsening, locate, make_scan
+from MedEnhanceLib.gradprom.structures.locating import CoarseScan, coarsening
 from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
-from MedEnhanceLib.gradprom.structures.segmenting import place, segment_structures
+from MedEnhanceLib.gradprom.structures.segmenting import PlacedScan, place, segment_structures
 from MedEnhanceLib.gradprom.structures.space import index_grid, smooth
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.describe import refuse_unfit
@@ -97,7 +97,8 @@ class StructuresTask:
         self._scenes, first = [], 1
         for number, path in enumerate(self._training):
             volume = self._read(path, reading.part(number / len(self._training), 1))
-            scene = _Scene.of(volume, self._model, first)
+            placement = place(volume.upright(), self._model)
+            scene = _Scene.of(volume, placement, self._model, first)
             if scene is None:
                 raise InputError(
                     f"{path}: the head {self._bundle.name} recognizes no structures",
@@ -106,7 +107,8 @@ class StructuresTask:
             self._scenes.append(scene)
             numbers = np.arange(first, first + volume.voxels.size).reshape(scene.clean.shape)
             numbers = volume.geometry.upright_turn.undo(numbers)
-            yield path, volume, np.where(self._segmented(volume) > 0, numbers, 0).astype(np.int32)
+            shown = self._segmented(volume, placement) > 0
+            yield path, volume, np.where(shown, numbers, 0).astype(np.int32)
             first += volume.voxels.size
 
     def loss(self, image: Tensor, labels: Tensor) -> Tensor:
@@ -179,10 +181,10 @@ class StructuresTask:
         refuse_unfit(volume, Monitor(), on_request=True)
         return volume
 
-    def _segmented(self, volume: Volume) -> Bytes:
-        """Return the head's label values [K, J, I]."""
+    def _segmented(self, volume: Volume, placement: PlacedScan | None = None) -> Bytes:
+        """Return the head's label values [K, J, I]; placement: None, if it is not known."""
         seen = volume.upright()
-        placement = place(seen, self._model)
+        placement = placement or place(seen, self._model)
         made = segment_structures(seen, placement, self._model, self._device, Monitor())
         return volume.geometry.upright_turn.undo(made.labels)
 
@@ -234,11 +236,11 @@ class _Scene:
     classes: Tensor
 
     @classmethod
-    def of(cls, volume: Volume, model: StructureModel, first: int) -> _Scene | None:
+    def of(
+        cls, scan: Volume, placement: PlacedScan, model: StructureModel, first: int
+    ) -> _Scene | None:
         """Segment a canonical scan; None where the head recognizes nothing."""
-        axes, volume = volume.geometry.upright_turn.axes, volume.upright()
-        grid = make_scan(volume)
-        location = locate(grid, model)
+        volume, grid, location = placement
         if location is None:
             return None
         window = correct(grid, location, model)
@@ -254,7 +256,7 @@ class _Scene:
         scaling = scaling_for(volume)
         return cls(
             first,
-            axes,
+            scan.geometry.upright_turn.axes,
             torch.from_numpy(scaling.apply(volume.voxels)),
             scaling.scale / (high - low),
             image,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,13 @@ import pytest
 import torch
 from Library.training.gradprom.pair import OpenGate
 
-from MedEnhanceLib import gradprom
+import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.bundles.export import comparison, load_tensors
 from MedEnhanceLib.bundles.store import Bundle, open_bundle, read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, InputError
-from MedEnhanceLib.gradprom import SegmentConfig
 from MedEnhanceLib.gradprom.structures import correcting, segmenting
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
 from MedEnhanceLib.gradprom.structures.locating import CoarseScan, Location
@@ -102,8 +102,7 @@ def segmenter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         box = tuple((0, side) for side in grid.image.shape)
         return Location(Placement.linear(affine), box, 1.0, (1.0, 1.0, 1.0), 500.0)
 
-    for module in (segmenting, structure_task):
-        monkeypatch.setattr(module, "locate", locate)
+    monkeypatch.setattr(segmenting, "locate", locate)
     return str(folder)
 
 
@@ -292,14 +291,13 @@ def test_patients_are_drawn_whole_by_the_seed_if_nobody_is_named(
 def test_a_scan_in_which_the_head_recognizes_nothing_is_named(
     segmenter: str, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(structure_task, "locate", lambda *_: None)
+    monkeypatch.setattr(segmenting, "locate", lambda *_: None)
     with pytest.raises(InputError, match=r"0\.nii\.gz.*recognizes no structures"):
         next(task_of(segmenter, data).subjects(Monitor()))
 
 
-def test_segmenting_places_the_structures_once(
-    segmenter: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_scan_is_placed_once(segmenter: str, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is enhanced in between, of unknown modality, or teaches."""
     placed, locate = list[CoarseScan](), segmenting.locate
 
     def counting(scan: CoarseScan, *rest: Any) -> Location | None:
@@ -307,5 +305,9 @@ def test_segmenting_places_the_structures_once(
         return locate(scan, *rest)
 
     monkeypatch.setattr(segmenting, "locate", counting)
-    gradprom.segment(ball(0), SegmentConfig(model=segmenter, device="cpu"))
-    assert len(placed) == 1
+    me.segment(ball(0), model=segmenter, device="cpu")
+    me.segment(replace(ball(0), modality="OT", modality_is_guess=True), model=segmenter)
+    enhanced = me.enhance(ball(0), segment=True, segmenter=segmenter, device="cpu")
+    assert enhanced.segmentation is not None
+    next(task_of(segmenter, data).subjects(Monitor()))
+    assert len(placed) == 4
