@@ -327,8 +327,7 @@ def segmented() -> Table:
         is_error = bool(bar) and float(bar) < 0.5
         order = f"0 - {ours}:mean + {bar}" if is_error else f"{ours}:mean - {bar}" if bar else ""
         shown = f"{'≤' if is_error else '≥'} {bar}" if bar else "–"
-        published = _PUBLISHED.get(full, "–")
-        entries.append((full, shown, selected, figure, ours, order, published))
+        entries.append((full, shown, selected, figure, ours, order, _PUBLISHED.get(full, "–")))
     peers = (f"{{?segmentation.rows[$2; arm={arm}].$3:mean|.3f}}"
              for arm in ("mixture", "one template"))  # fmt: skip
     return Table(

@@ -62,6 +62,7 @@ from _heads_data import (
 
 from MedEnhanceLib import gradprom
 from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Rician
 from MedEnhanceLib.gradprom.config import SegmentConfig
@@ -329,16 +330,9 @@ def coarse(image: Volume, times: tuple[int, int, int]) -> Volume:
     part = tuple(slice(count * each) for count, each in zip(counts, times, strict=True))
     split = [size for pair in zip(counts, times, strict=True) for size in pair]
     means = image.voxels[part].reshape(split).mean(axis=(1, 3, 5), dtype=np.float32)
-    across_mm, down_mm, along_mm = (
-        mm * each for mm, each in zip(image.spacing, reversed(times), strict=True)
-    )
-    middle = [(each - 1) / 2 for each in reversed(times)]
-    first_mm = (image.geometry.affine_lps @ [*middle, 1])[:3]
-    geometry = replace(
-        image.geometry,
-        spacing=(across_mm, down_mm, along_mm),
-        origin=(float(first_mm[0]), float(first_mm[1]), float(first_mm[2])),
-    )
+    blocks = np.diag([*reversed(times), 1.0])
+    blocks[:3, 3] = [(each - 1) / 2 for each in reversed(times)]
+    geometry = Geometry.from_affine_ras(image.geometry.affine_ras @ blocks)
     return Volume(means, geometry, modality="MR")
 
 
@@ -449,9 +443,6 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
         known = values(*names, **fields)
         return fmean(known) if known else None
 
-    def share(value: float | None, limit: float) -> float | None:
-        return None if value is None else value / limit
-
     labels = ("FreeSurfer", "manual")
     margins = over_goals({
         0.82: [mean("FreeSurfer", "dice")],
@@ -473,19 +464,16 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
         "brain: error of a structure's volume, median over structures and persons",
         median(errors) if errors else None, 0.1, _WHY_VOLUMES,
     )  # fmt: skip
-    verdicts = [row for row in rows if row["table"] == "refused"]
-    refused = sum(row["refused"] and row["is_like"] for row in verdicts) if verdicts else None
-    shares = [
-        share(mean("outside", "outside"), _LIMIT_OUTSIDE),
-        share(most(values("outside", "outside")), _LIMIT_WORST),
-        share(refused, _LIMIT_REFUSED),
-    ]
+    outside = values("outside", "outside") or [np.nan]
+    shares = [fmean(outside) / _LIMIT_OUTSIDE, max(outside) / _LIMIT_WORST]
+    judged = [row["refused"] and row["is_like"] for row in rows if row["table"] == "refused"]
+    shares.append(sum(judged) / _LIMIT_REFUSED)
     for row in rows:
         if row["table"] == "cost":
             shares += [row["cpu_s"] / _LIMIT_S, row["peak_gib"] / _LIMIT_GIB]
     yield at_most(
         "brain: outside the brain, brains refused, time or memory over their limits",
-        most(shares), 1, _WHY_LIMITS,
+        most(None if np.isnan(each) else each for each in shares), 1, _WHY_LIMITS,
     )  # fmt: skip
 
 
