@@ -18,7 +18,9 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io import load
 
 #: FreeSurfer's values of each structure, on both sides. As in the label maps that the model learned
-#: from, the accumbens counts as caudate, and choroid plexus as ventricle.
+#: from, the accumbens counts as caudate, and choroid plexus as ventricle. Labels that people drew
+#: (MICCAI 2012, *_glm) are renumbered so: from 100 on, odd values are left cortex and even ones
+#: right, and the vermis is cerebellar cortex.
 STRUCTURES: dict[str, tuple[int, ...]] = {
     "cerebral white matter": (2, 41, 30, 62, 77, 78, 79, *range(251, 256)),
     "cerebral cortex": (3, 42, *range(1000, 3000)),
