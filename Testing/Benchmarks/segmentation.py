@@ -21,7 +21,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -65,8 +65,8 @@ from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Rician
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.config import SegmentConfig
-from MedEnhanceLib.gradprom.segmenters import OpenHead
 from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.gradprom.structures.segmenting import StructureSegmenter
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
@@ -74,6 +74,7 @@ from MedEnhanceLib.io import load, save
 
 SEED = 0
 BUNDLE = REPOSITORY / "Resources" / "models" / "brain"
+_CONFIG = SegmentConfig(model=str(BUNDLE), device="cpu")
 HEAD, MIXTURE, TEMPLATE = "head", "mixture", "one template"
 NOISY, ENHANCED = "noisy", "enhanced"
 #: Volumes of heads.json: noisy ones, one in thick slices, one in other storages, to which labels
@@ -143,12 +144,6 @@ class _Mixture(StructureSegmenter):
         return replace(super()._model, corrector=_Uncorrected())  # type: ignore[arg-type]
 
 
-@lru_cache
-def segmenter(arm: str = HEAD) -> StructureSegmenter:
-    """Open the head of an arm."""
-    return (_Mixture if arm == MIXTURE else StructureSegmenter)(read_bundle(BUNDLE))
-
-
 @dataclass(frozen=True)
 class Labeled:
     """Labels of a volume; expected: Dice of each structure, by the model."""
@@ -161,7 +156,9 @@ class Labeled:
 def labeled(volume: Volume, arm: str = HEAD) -> Labeled:
     """Segment a volume as users do, whether it is refused or not."""
     began = time.process_time()
-    head = OpenHead(segmenter(arm), SegmentConfig(device="cpu"), "")
+    head = gradprom.open_head_for(volume, replace(_CONFIG, force_segmenter=True))
+    if arm == MIXTURE:
+        head = replace(head, segmenter=_Mixture(read_bundle(BUNDLE)))
     result = gradprom.segment(volume, head=head)
     expected = {row["label"]: row["quality"] for row in result.table if "quality" in row}
     cpu_s = time.process_time() - began
@@ -171,7 +168,11 @@ def labeled(volume: Volume, arm: str = HEAD) -> Labeled:
 
 def verdict(volume: Volume) -> str:
     """State why a volume is refused; "" where it is not."""
-    return segmenter().find_unlike(volume.canonical())
+    try:
+        gradprom.open_head_for(volume, _CONFIG)
+    except InputError as refusal:
+        return str(refusal).rpartition(": ")[2]
+    return ""
 
 
 @dataclass(frozen=True)
@@ -421,7 +422,7 @@ def cost_rows(scan: Scan) -> Iterator[Row]:
 
 def _used(scan: Scan) -> Row:
     torch.set_num_threads(2)
-    image, _ = scan.image, segmenter()
+    image = scan.image
     began = time.process_time(), time.monotonic()
     labeled(image)
     cpu_s, wall_s = time.process_time() - began[0], time.monotonic() - began[1]
