@@ -370,7 +370,7 @@ def reach() -> Table:
         ("$0", "$1", "$2", "$3", *(f"{base}{each}:mean|.2f}}" for each in
                                    ("dice", "cortex", "white"))),
         [(row["case"], row["subject"], row["reason"] or "no",
-          row["beside"] if row["beside"] == "drawn" else "its own labels") for row in rows],
+          row["beside"] if row["beside"] in ("drawn", "–") else "its own labels") for row in rows],
     )  # fmt: skip
 
 

@@ -360,7 +360,8 @@ def reach_rows(scan: Scan) -> Iterator[Row]:
     entry = scan.entry
     image = _PAINTED.get(entry["kind"], lambda image: image)(scan.image)
     row: Row = {"table": "reach", "subject": scan.name, "case": entry["kind"], "arm": HEAD}
-    row |= {"reason": verdict(image), "beside": entry.get("beside", "drawn")}
+    drawn = "drawn" if entry.get("labels") else "–"
+    row |= {"reason": verdict(image), "beside": entry.get("beside", drawn)}
     row["refused"] = bool(row["reason"])
     truth = scan.drawn("labels")
     if "beside" in entry:
@@ -369,8 +370,8 @@ def reach_rows(scan: Scan) -> Iterator[Row]:
         # What a scan does not show (a cavity, a crop) is 0, and has no labels to compare.
         seen = (image.voxels != 0) & (truth >= 0)
         found, truth = labeled(image).labels.voxels[seen], truth[seen]
-        drawn = np.isin(structures_of(found), structures_of(truth))
-        row |= scores(np.where(drawn, found, 0), truth)
+        known = np.isin(structures_of(found), structures_of(truth))
+        row |= scores(np.where(known, found, 0), truth)
     yield row
 
 
