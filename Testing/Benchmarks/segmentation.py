@@ -94,10 +94,7 @@ _WHY_BARS = (
     "small nuclei sit some mm off where the affine is poor, T2 and FLAIR of thick slices and of "
     "tumors most; readers count fluid of sulci as cortex; one and a half hours of training"
 )
-_WHY_VOLUMES = (
-    "the training weights small classes more; cortex and the rest are drawn by other rules than "
-    "those of the label maps"
-)
+_WHY_VOLUMES = "small classes weigh more in the training; readers draw cortex by another rule"
 _WHY_LIMITS = (
     "time and memory of three rounds of the corrector; tumors and cut heads are placed poorly, and "
     "an infant is refused"
