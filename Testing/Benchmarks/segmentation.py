@@ -168,7 +168,7 @@ def verdict(volume: Volume) -> str:
     try:
         gradprom.open_head_for(volume, _CONFIG)
     except InputError as refusal:
-        return str(refusal).rpartition(": ")[2]
+        return refusal.message.rpartition(": ")[2]
     return ""
 
 
