@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import QUICK, SHARED_DATA, listed, verified
+from _common import QUICK, SHARED_DATA, listed
 from _enhancement_data import Floats
 
 from MedEnhanceLib.core.geometry import Geometry
@@ -16,7 +18,9 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io import load
 
 #: FreeSurfer's values of each structure, on both sides. As in the label maps that the model learned
-#: from, the accumbens counts as caudate, and choroid plexus as ventricle.
+#: from, the accumbens counts as caudate, and choroid plexus as ventricle. Labels that people drew
+#: (MICCAI 2012, *_glm) are renumbered so: from 100 on, odd values are left cortex and even ones
+#: right, and the vermis is cerebellar cortex.
 STRUCTURES: dict[str, tuple[int, ...]] = {
     "cerebral white matter": (2, 41, 30, 62, 77, 78, 79, *range(251, 256)),
     "cerebral cortex": (3, 42, *range(1000, 3000)),
@@ -41,7 +45,7 @@ Entry = Mapping[str, Any]
 def entries() -> list[Entry]:
     """What heads.json lists; of a quick run a painted head of each group."""
     if QUICK:
-        groups = ("manual", "sequences", "sequences")
+        groups = ("manual", "sequences", "sequences", "reach")
         names = [*((g, f"{g} {n}") for n, g in enumerate(groups)), ("not brain", "phantom")]
         return [{"group": g, "subject": g, "sequence": n, "file": n, "kind": "phantom",
                  "labels": "painted", "mask": "painted"} for g, n in names]  # fmt: skip
@@ -67,20 +71,34 @@ class Heads:
                 subjects.setdefault(entry["subject"], []).append(entry)
         return subjects
 
+    def named(self, file: str) -> Entry:
+        """The first entry of a file."""
+        return next(entry for entry in self.entries if entry["file"] == file)
+
     def image(self, entry: Entry) -> Volume:
-        """Open a volume, its axes as heads see them."""
+        """Open a volume as it is stored, which is the one that is listed, or the script ends."""
         if QUICK:
             return _painted(entry["file"])[0]
         path = self._path(entry["file"])
         assert path is not None
-        return load(verified(path, entry), modality="MR").single().upright()
+        volume = load(path, modality="MR").single()
+        of_file = hashlib.sha256(path.read_bytes()).hexdigest()
+        if entry["sha256"] not in (of_file, fingerprint(volume)):
+            sys.exit(f"{path}: the volume is not the one that is listed (sha256)")
+        return volume
 
     def drawn(self, entry: Entry, what: str) -> Any:
         """Labels or mask of a volume ("labels", "mask"), [K, J, I]; None where there are none."""
         if QUICK:
             return _painted(entry["file"])[1]
         path = self._path(entry[what]) if entry.get(what) else None
-        return path and load(path, modality="SEG").single().upright().voxels.astype(np.int32)
+        return path and load(path, modality="SEG").single().voxels.astype(np.int32)
+
+
+def fingerprint(volume: Volume) -> str:
+    """Hash voxels and affine, which stay the same where a file is converted again."""
+    affine = volume.geometry.affine_ras.round(3).astype("<f4") + 0.0  # no −0
+    return hashlib.sha256(volume.voxels.astype("<f4").tobytes() + affine.tobytes()).hexdigest()
 
 
 @cache
@@ -110,6 +128,24 @@ def agreement(labels: Any, others: Any) -> dict[str, float]:
         name: round(float(2 * both[n] / max(1, sizes[n])), 4)
         for n, name in enumerate(STRUCTURES, 1)
         if sizes[n] or not sizes[1:].any()
+    }
+
+
+def agreement_of_labels(labels: Any, others: Any) -> float:
+    """Mean Dice of all values that either shows, sides apart."""
+    sizes = [np.bincount(each.ravel(), minlength=16384) for each in (labels, others)]
+    both = np.bincount(labels[labels == others].ravel(), minlength=16384)
+    shown = (sum(sizes) > 0) & (np.arange(16384) > 0)
+    return float(np.mean(2 * both[shown] / sum(sizes)[shown])) if shown.any() else 0.0
+
+
+def volume_errors(labels: Any, truth: Any) -> dict[str, float]:
+    """Signed error of each structure's volume, as a share of what the truth shows of it."""
+    found, true = volumes_of(labels), volumes_of(truth)
+    return {
+        name: round(float(found[n] / true[n] - 1), 4)
+        for n, name in enumerate(STRUCTURES)
+        if true[n]
     }
 
 

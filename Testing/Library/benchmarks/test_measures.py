@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -158,6 +159,15 @@ def test_dice_of_a_head_counts_structures_that_only_one_shows() -> None:
     scores = data.agreement(less, head)
     assert scores == {data.WHITE: 1.0, data.CORTEX: pytest.approx(6 / 7, abs=1e-4), "brainstem": 0}
     assert data.on_wrong_side(head[..., ::-1], head) == 1
+    assert data.volume_errors(less, head) == {data.WHITE: 0.0, data.CORTEX: -0.25}
+    assert data.agreement_of_labels(less, head) == pytest.approx((2 / 3 + 3) / 5)  # sides apart
+
+
+def test_a_coarser_scan_keeps_its_place(common: ModuleType) -> None:
+    fine = Volume(np.ones((6, 4, 4)), Geometry((1.0, 1.0, 2.0), (5.0, 6.0, 7.0)), modality="MR")
+    coarse = import_module("segmentation").coarse(fine, (3, 1, 2))
+    assert coarse.shape == (2, 4, 2) and coarse.spacing == (2.0, 1.0, 6.0)
+    assert coarse.geometry.origin == (5.5, 6.0, 9.0)
 
 
 def test_slices_of_a_phantom_that_no_method_saw_are_its_truth() -> None:
