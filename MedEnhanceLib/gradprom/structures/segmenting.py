@@ -103,7 +103,10 @@ class PlacedScan(NamedTuple):
 def place(volume: Volume, model: StructureModel, known: PlacedScan | None = None) -> PlacedScan:
     """Find the structures in an upright single volume, which takes seconds.
 
-    known: of the volume before it was enhanced: where they lie on its grid does not change.
+    Args:
+        volume: upright, single.
+        model: the head.
+        known: of the volume before it was enhanced: where they lie on its grid does not change.
     """
     is_on_grid = known is not None and known.volume.shape == volume.shape
     if known is None or not (is_on_grid and known.volume.geometry == volume.geometry):
