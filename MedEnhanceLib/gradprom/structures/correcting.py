@@ -234,7 +234,13 @@ def histograms_of(values: Tensor, prior: Tensor) -> Tensor:
 
 
 def shares_of(image: Tensor, prior: Tensor, likelihood: Tensor) -> Tensor:
-    """Return the posterior shares [C, K, J, I] by priors [C, K, J, I] and `histograms_of`."""
+    """Return the posterior shares [C, K, J, I].
+
+    Args:
+        image: [K, J, I], 0 to 1.
+        prior: [C, K, J, I], shares.
+        likelihood: [C, bins], by `histograms_of`.
+    """
     share = _floored(prior) * likelihood[:, _bins(image)]
     return share / share.sum(0, keepdim=True)
 

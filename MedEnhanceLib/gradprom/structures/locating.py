@@ -94,7 +94,13 @@ def make_scan(volume: Volume) -> CoarseScan:
 
 
 def resampled(volume: Volume, size: Sequence[int], voxel_mm: float) -> Tensor:
-    """Resample an upright volume to a size [K, J, I], its voxels about `voxel_mm` wide."""
+    """Resample a volume: [K, J, I].
+
+    Args:
+        volume: upright.
+        size: voxels along k, j, i.
+        voxel_mm: about their side, whose resolution is kept.
+    """
     slices, rows, columns = resampling(volume, size, voxel_mm)
     parts = []
     for first in range(0, volume.shape[0], _SLAB):
@@ -105,7 +111,13 @@ def resampled(volume: Volume, size: Sequence[int], voxel_mm: float) -> Tensor:
 
 
 def resampling(volume: Volume, size: Sequence[int], voxel_mm: float) -> tuple[Tensor, ...]:
-    """Make the weights [m, n] of the n voxels of each axis k, j, i in the m of about `voxel_mm`."""
+    """Make the weights [m, n] of the n voxels of each axis k, j, i, by which it is resampled.
+
+    Args:
+        volume: upright.
+        size: voxels along k, j, i, m of each.
+        voxel_mm: about their side.
+    """
     parts = []
     for count, mm, sides in zip(volume.shape, volume.spacing[::-1], size, strict=True):
         blurred = smooth(torch.eye(count), coarsening(mm, voxel_mm), 1)

@@ -265,7 +265,7 @@ def _train_corrector(
     return learner.averaged().cpu(), seconds
 
 
-class Part(NamedTuple):
+class LookedPart(NamedTuple):
     """Part of a painted scan of 1 mm, and what the corrector made of it, in cells of 2 mm.
 
     Attributes:
@@ -303,7 +303,7 @@ class FirstLook:
         values = self._image[::2, ::2, ::2].reshape(-1)
         self._likelihood = histograms_of(values, self._first.flatten(1))
 
-    def part(self, rng: np.random.Generator, sides: Sequence[int]) -> Part:
+    def part(self, rng: np.random.Generator, sides: Sequence[int]) -> LookedPart:
         """Cut a part around a voxel, of any class or of one drawn before, so that all are seen.
 
         Args:
@@ -324,7 +324,7 @@ class FirstLook:
         first, image = self._first[half], self._image[k, j, i]
         fine = F.interpolate(first[None], scale_factor=2, mode="trilinear")[0]
         share = shares_of(image, fine, self._likelihood)
-        return Part(image[None], share, first, self._scan.about[half], classes[k, j, i])
+        return LookedPart(image[None], share, first, self._scan.about[half], classes[k, j, i])
 
 
 def _train_refiner(
@@ -346,7 +346,7 @@ def _train_refiner(
         scan = painter.draw(rng, (k, j, i), voxel_mm=FINE_MM, misplaced=_REFINED)
         return FirstLook(scan, corrector)
 
-    def cut(number: int) -> Part:
+    def cut(number: int) -> LookedPart:
         rng = np.random.default_rng([config.seed, 4, number])
         return look(number // _PARTS).part(rng, config.fine_sides)
 
