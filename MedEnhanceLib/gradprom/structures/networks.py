@@ -169,13 +169,27 @@ class Refiner(nn.Module):
         return corrected
 
 
+class ChannelNorm(nn.Module):
+    """Scales the features of each voxel to a mean square of 1, whatever surrounds it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, 1, 1, 1))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Scale features [B, C, k, j, i]."""
+        scale = (values.square().mean(1, keepdim=True) + 1e-5).rsqrt()
+        scaled: Tensor = values * scale * self.weight
+        return scaled
+
+
 def _plain_block(inputs: int, outputs: int, count: int = 2) -> nn.Sequential:
     layers: list[nn.Module] = []
     for index in range(count):
         layer = nn.Conv3d(inputs if index == 0 else outputs, outputs, 3, padding=1)
         nn.init.kaiming_normal_(layer.weight, 0.1)
         nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        layers += [layer, nn.LeakyReLU(0.1, inplace=True)]
+        layers += [layer, ChannelNorm(outputs), nn.LeakyReLU(0.1, inplace=True)]
     return nn.Sequential(*layers)
 
 
