@@ -37,7 +37,7 @@ _MEASURED, _LARGER = 12, 32
 #: part, per mm.
 _FARTHEST_MM, _TURN = 16.0, 0.01
 #: Share of the structures from which a voxel counts; credible powers of sizes.
-_NEAR, _POWERS = 0.01, [number / 20 for number in range(11)]
+_NEAR, _POWERS = 0.01, [number / 20 for number in range(17)]
 #: σ of normal values over the median of their distances to the median.
 _SIGMA = 1.4826
 #: Rounds in which weights of the errors of expected Dice settle; an error that counts in full.
@@ -168,10 +168,10 @@ def _near_truth(
 
 
 def _sizes(model: StructureModel, scans: Sequence[_Seen]) -> dict[str, float]:
-    """Find the power of the structures' sizes that, as factors, makes labels agree best.
+    """Find the power of the structures' sizes that, as factors, makes volumes right.
 
-    One number for all: factors that are fitted for each class until volumes are right follow what
-    is peculiar to painted scans, which are harder than most (decision 0103).
+    One number for all: factors that are fitted for each class follow what is peculiar to painted
+    scans, which are harder than most (decision 0103).
     """
     voxels = np.nansum([seen.judged(model)[2] for seen in scans], 0)
     share = np.where(voxels > 0, voxels / max(1.0, voxels.max()), 1.0)
@@ -179,11 +179,12 @@ def _sizes(model: StructureModel, scans: Sequence[_Seen]) -> dict[str, float]:
     def sizes(power: float) -> dict[str, float]:
         return dict(zip(model.anatomy.structures, (share**power).round(3).tolist(), strict=True))
 
-    def agreement(power: float) -> float:
-        sized = replace(model, sizes=sizes(power))
-        return float(np.nanmean([seen.judged(sized)[0] for seen in scans]))
+    def error(power: float) -> float:
+        ratios = _ratios(model, scans, sizes(power))
+        known = ratios[:, np.isfinite(ratios).any(0)]
+        return float(abs(np.log(np.nanmedian(known, 0))).mean())
 
-    return sizes(max(_POWERS, key=agreement))
+    return sizes(min(_POWERS, key=error))
 
 
 def _ratios(model: StructureModel, scans: Sequence[_Seen], sizes: Mapping[str, float]) -> Doubles:
