@@ -17,7 +17,7 @@ from MedEnhanceLib.core.findings import is_nearly_input
 from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.atomic import atomic_write, flush, make_folder
-from MedEnhanceLib.io.tables import write_table
+from MedEnhanceLib.io.csv_tables import write_table
 from MedEnhanceLib.io.volume_files import gradient_tables_of
 from MedEnhanceLib.jobs.batch_items import ROWS, TABLE, Item, Shard
 

@@ -12,8 +12,8 @@ from MedEnhanceLib.core.labels import volume_rows
 from MedEnhanceLib.core.options import About, Params, check_fields, option
 from MedEnhanceLib.errors import Cancelled, ConfigError, DependencyError, OutputError
 from MedEnhanceLib.io.atomic import PREFIX, make_folder, output_error, refuse_unwritable, resolved
+from MedEnhanceLib.io.csv_tables import write_table
 from MedEnhanceLib.io.formats import CONTAINER
-from MedEnhanceLib.io.tables import write_table
 from MedEnhanceLib.jobs.files import Result, check_outputs
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.locks import hold, remove_owned

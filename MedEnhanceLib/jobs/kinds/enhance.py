@@ -25,7 +25,7 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.noise_verdict import measured_noise, refuse_two_regions
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
-from MedEnhanceLib.io.tables import write_table
+from MedEnhanceLib.io.csv_tables import write_table
 from MedEnhanceLib.jobs import enhancing, files
 from MedEnhanceLib.jobs.dicom import DicomParams, place_volume
 from MedEnhanceLib.jobs.files import KeptVolumes, Result, VolumeParams
