@@ -138,7 +138,7 @@ class _Mixture(StructureSegmenter):
 
     @property
     def _model(self) -> StructureModel:
-        return replace(super()._model, corrector=_Uncorrected())  # type: ignore[arg-type]
+        return replace(super()._model, corrector=_Uncorrected(), refiner=None, sizes={})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
