@@ -23,7 +23,7 @@ from MedEnhanceLib.learning.precision import mixed_precision
 MULTIPLE, _LEAST = 16, 32
 # Chosen in trials (decision 0075); no table isolates them. Measured by Benchmarks/segmentation.py.
 #: Estimations of the classes, and steps by which the placement is refined between two of them.
-_LOOKS, _REFINED = 3, 25
+_LOOKS, _REFINED = 5, 25
 #: Rounds of the mixture.
 _ROUNDS = 6
 #: Bins of a histogram; σ of their smoothing, in bins.
@@ -83,10 +83,10 @@ def correct(
     placement = location.placement
     for _ in range(_LOOKS - 1):
         places = placement(points).movedim(-1, 0)
-        share, _ = _probabilities(part, places, model, device, is_averaged=False)
+        share, _ = _probabilities(part, places, model, device)
         placement = _refine(placement, points, F.avg_pool3d(share, 2), model)
     places = placement(points).movedim(-1, 0)
-    share, left = _probabilities(part, places, model, device, is_averaged=True)
+    share, left = _probabilities(part, places, model, device)
     _remove_islands(share, len(model.anatomy.structures))
     return ClassShares(tuple(start), scan.step_mm, share, left, placement)
 
@@ -182,25 +182,15 @@ def _refine(
 
 
 def _probabilities(
-    image: Tensor, places: Tensor, model: StructureModel, device: str, *, is_averaged: bool
+    image: Tensor, places: Tensor, model: StructureModel, device: str
 ) -> tuple[Tensor, Tensor]:
-    """Return probabilities [C, K, J, I], and of the left side; averaged with those mirrored."""
+    """Return probabilities [C, K, J, I], and of the left side [K, J, I]."""
     prior = model.space.at(places.movedim(0, -1))
     share = posteriors(image, prior)
-    network = model.corrector.to(device)
-
-    def run(*inputs: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.inference_mode(), mixed_precision(device):
-            logits, side = network(*(item[None].to(device) for item in inputs))
-        return logits[0].float().softmax(0).cpu().clone(), side[0].float().sigmoid().cpu().clone()
-
-    classes, left = run(image[None], share, prior, places)
-    if not (is_averaged and model.anatomy.has_sides):
-        return classes, left
-    mirrored = places * torch.tensor([-1.0, 1, 1]).view(3, 1, 1, 1)
-    turned = (item.flip(3) for item in (image[None], share, prior, mirrored))
-    other, right = run(*turned)
-    return (classes + other.flip(3)) / 2, (left + 1 - right.flip(2)) / 2
+    network, inputs = model.corrector.to(device), (image[None], share, prior, places)
+    with torch.inference_mode(), mixed_precision(device):
+        logits, side = network(*(item[None].to(device) for item in inputs))
+    return logits[0].float().softmax(0).cpu().clone(), side[0].float().sigmoid().cpu().clone()
 
 
 def posteriors(image: Tensor, prior: Tensor) -> Tensor:
