@@ -296,6 +296,7 @@ def test_a_scan_in_which_the_head_recognizes_nothing_is_named(
         next(task_of(segmenter, data).subjects(Monitor()))
 
 
+@pytest.mark.slow
 def test_a_scan_is_placed_once(segmenter: str, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where it is enhanced in between, of unknown modality, or teaches."""
     placed, locate = list[CoarseScan](), segmenting.locate
