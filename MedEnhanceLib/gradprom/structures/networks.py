@@ -18,6 +18,8 @@ PLACE_MM = 50.0
 _POINTS = 32
 #: Channels at half resolution that carry details to voxels.
 _DETAILS = 14
+#: The same of the refiner, and the channels at full resolution that it makes of them.
+_FINE_DETAILS, _FINE_WIDTH = 7, 16
 
 
 class Levels(nn.Module):
@@ -134,9 +136,9 @@ class Refiner(nn.Module):
     def __init__(self, classes: int, widths: Sequence[int]) -> None:
         super().__init__()
         self.body = Levels(8 + 2 * classes + 3, widths, is_normalized=False)
-        self.spread = nn.Conv3d(widths[0], 8 * _DETAILS, 1)
-        self.fine = _plain_block(_DETAILS + 1, 16, count=1)
-        self.out = nn.Conv3d(16 + classes, classes, 1)
+        self.spread = nn.Conv3d(widths[0], 8 * _FINE_DETAILS, 1)
+        self.fine = _plain_block(_FINE_DETAILS + 1, _FINE_WIDTH, count=1)
+        self.out = nn.Conv3d(_FINE_WIDTH + classes, classes, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
         self.trust = nn.Parameter(torch.tensor(0.8))

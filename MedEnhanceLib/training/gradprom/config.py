@@ -122,7 +122,7 @@ class TrainHeadConfig(NetworkTrainingConfig):
         items=(3, 3),
     )
     fine_widths: tuple[int, ...] = option(
-        (32, 48, 64), help="the same of the refiner", low=1, high=4096, items=(2, 5)
+        (16, 32, 32), help="the same of the refiner", low=1, high=4096, items=(2, 5)
     )
     learning_rate: float = option(1e-3, help="of the optimizer", low=1e-9, high=1)
     ema: float = option(0.995, help="decay of the averaged weights", low=0, high=0.99999)
