@@ -150,8 +150,8 @@ def locate(scan: CoarseScan, model: StructureModel) -> Location | None:
     if look is None:
         return None
     inner = look.shown > 0.5
-    corners = transformed(_inverse(affine), _corners(model)) / scan.step_mm
-    first, end = corners.min(0).values - _ROOM, corners.max(0).values + 1 + _ROOM
+    cells = transformed(_inverse(affine), _likely_cells(model)) / scan.step_mm
+    first, end = cells.min(0).values - _ROOM, cells.max(0).values + 1 + _ROOM
     box = tuple(
         (max(0, int(a) // 2 * 2), min(n, -(-int(b) // 2) * 2))
         for a, b, n in zip(first.flip(0), end.flip(0), scan.image.shape, strict=True)
@@ -194,13 +194,10 @@ def _nodding(look: _Look, degrees: float) -> Tensor:
     return torch.cat([turn, (transformed(look.affine, middle) - turn @ middle)[:, None]], 1)
 
 
-def _corners(model: StructureModel) -> Tensor:
-    """Return the corners [8, 3] of the box of likely structures, mm of the space."""
+def _likely_cells(model: StructureModel) -> Tensor:
+    """Return the centers [N, 3] of the cells of likely structures, mm of the space."""
     inner = model.anatomy.inner(model.space.prior) > 0.5
-    index = inner.nonzero().flip(1)
-    ends = torch.stack([index.min(0).values, index.max(0).values]) * CELL_MM
-    ends = ends + torch.tensor(model.space.origin)
-    return torch.cartesian_prod(*ends.T)
+    return inner.nonzero().flip(1) * CELL_MM + torch.tensor(model.space.origin)
 
 
 @dataclass(frozen=True, eq=False)
