@@ -163,7 +163,9 @@ def labels(device: str) -> Row:
     head = replace(head, voxels=np.abs(head.voxels + noise).astype(np.float32))
     if QUICK:
         head = head.crop(slice(70, 86), slice(90, 122), slice(70, 102))
-    work = partial(me.enhance, head, model="mr", segment=True, device=device)
+    # A quick run's part of a head is too small to be recognized.
+    forced = {"segment": True, "force_segmenter": QUICK}
+    work = partial(me.enhance, head, model="mr", device=device, **forced)
     work()
     result, wall, cpu = _timed(work, device)
     structures = len(np.unique(result.segmentation.volume.voxels)) - 1
