@@ -102,9 +102,12 @@ def refine(
         window: classes of its voxels, by `correct`.
         model: with a refiner.
         device: of the network, as PyTorch names it.
+    Returns the window as it is where it shows no structures.
     """
     assert model.refiner is not None
     shown = (model.anatomy.inner(window.share) > _SHOWN).nonzero()
+    if not len(shown):
+        return window
     low = (shown.min(0).values - _ROOM).clamp_min(0)
     high = torch.minimum(shown.max(0).values + 1 + _ROOM, torch.tensor(window.share.shape[1:]))
     box = tuple(slice(*ends) for ends in zip(low.tolist(), high.tolist(), strict=True))

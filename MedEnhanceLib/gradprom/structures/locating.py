@@ -150,7 +150,8 @@ def locate(scan: CoarseScan, model: StructureModel) -> Location | None:
     if look is None:
         return None
     inner = look.shown > 0.5
-    cells = transformed(_inverse(affine), _likely_cells(model)) / scan.step_mm
+    likely = _centers(model.anatomy.inner(model.space.prior) > 0.5, model)
+    cells = transformed(_inverse(affine), likely) / scan.step_mm
     first, end = cells.min(0).values - _ROOM, cells.max(0).values + 1 + _ROOM
     box = tuple(
         (max(0, int(a) // 2 * 2), min(n, -(-int(b) // 2) * 2))
@@ -194,10 +195,9 @@ def _nodding(look: _Look, degrees: float) -> Tensor:
     return torch.cat([turn, (transformed(look.affine, middle) - turn @ middle)[:, None]], 1)
 
 
-def _likely_cells(model: StructureModel) -> Tensor:
-    """Return the centers [N, 3] of the cells of likely structures, mm of the space."""
-    inner = model.anatomy.inner(model.space.prior) > 0.5
-    return inner.nonzero().flip(1) * CELL_MM + torch.tensor(model.space.origin)
+def _centers(mask: Tensor, model: StructureModel) -> Tensor:
+    """Return the centers [N, 3], mm of the space, of the cells of a mask [k, j, i]."""
+    return mask.nonzero().flip(1) * CELL_MM + torch.tensor(model.space.origin)
 
 
 @dataclass(frozen=True, eq=False)
@@ -323,7 +323,7 @@ def register(
         method.SetInitialTransform(initial, inPlace=False)
         return method
 
-    cells = index_grid(mask.shape)[mask > 0] * CELL_MM + torch.tensor(model.space.origin)
+    cells = _centers(mask, model)
     ends = torch.tensor(image.shape[::-1]) - 1
 
     def trust_in(affine: Tensor) -> float:

@@ -359,9 +359,7 @@ def _train_refiner(
             features = learner.network.features(image[None], mean, first[None], places[None])
             logits = learner.network(features, image[None], share[None])
         loss = class_loss(logits, classes)
-        with torch.no_grad():
-            before = class_loss((share[None] + 3e-3).log(), classes)
-        return loss, {"refiner": loss, "mixture": before}
+        return loss, {"refiner": loss}
 
     seconds = learner.run(loss_of, config.fine_steps, out, config.to_json(), monitor)
     return learner.averaged().cpu(), seconds
