@@ -138,7 +138,7 @@ class _Mixture(StructureSegmenter):
 
     @property
     def _model(self) -> StructureModel:
-        return replace(super()._model, corrector=_Uncorrected(), refiner=None, sizes={})  # type: ignore[arg-type]
+        return replace(super()._model, corrector=_Uncorrected(), sizes={})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -241,10 +241,6 @@ def compared(result: Labeled, truth: Any) -> Row:
     row["volume_error"] = median(map(abs, errors.values())) if errors else 1.0
     row["volume_errors"] = errors
     side = on_wrong_side(result.labels.voxels, truth)
-    made, true = (volumes_of(each) for each in (result.labels.voxels, truth))
-    pairs = zip(STRUCTURES, made, true, strict=True)
-    errors = {name: round(float(a / b - 1), 4) for name, a, b in pairs if b}
-    row |= {"volumes": errors, "volume_error": median(map(abs, errors.values()))}
     return row | {"wrong_side": round(side, 5), "expected": by_structure(result.expected)}
 
 

@@ -30,10 +30,6 @@ _ROUNDS = 6
 _BINS, _BLUR = 48, 1.3
 #: Voxels at which a class trusts its own histogram by half; fewer borrow from all of its prior.
 _FEW = 300.0
-#: Share of structures from which a cell is refined, and cells around these.
-_SHOWN, _ROOM = 0.02, 4
-#: Cells of a slab whose voxels are refined together, along k.
-_SLAB = 16
 #: Every how many voxels enter the histograms: prime, so that all columns do.
 _EACH = 5
 
@@ -91,72 +87,6 @@ def correct(
     return ClassShares(tuple(start), scan.step_mm, share, left, placement)
 
 
-def refine(
-    image: Tensor, scan: CoarseScan, window: ClassShares, model: StructureModel, device: str
-) -> ClassShares:
-    """Refine the classes around the structures to voxels of 1 mm.
-
-    Args:
-        image: [2 K, 2 J, 2 I], the scan's field of view in voxels of half the side.
-        scan: of 2 mm, [K, J, I].
-        window: classes of its voxels, by `correct`.
-        model: with a refiner.
-        device: of the network, as PyTorch names it.
-    Returns the window as it is where it shows no structures.
-    """
-    assert model.refiner is not None
-    shown = (model.anatomy.inner(window.share) > _SHOWN).nonzero()
-    if not len(shown):
-        return window
-    low = (shown.min(0).values - _ROOM).clamp_min(0)
-    high = torch.minimum(shown.max(0).values + 1 + _ROOM, torch.tensor(window.share.shape[1:]))
-    box = tuple(slice(*ends) for ends in zip(low.tolist(), high.tolist(), strict=True))
-    first = window.share[(slice(None), *box)]
-    start = [a + side.start for a, side in zip(window.start, box, strict=True)]
-    sides = list(first.shape[1:])
-    image = scaled(_cut(image, [2 * a for a in start], [2 * n for n in sides]), scan.scale)
-    places = window.placement((index_grid(sides) + torch.tensor(start[::-1])) * scan.step_mm)
-    likelihood = histograms_of(image[::2, ::2, ::2].reshape(-1), first.flatten(1))
-    share = torch.empty(len(first), *image.shape, dtype=torch.float16)
-    mean = torch.empty_like(first)
-    slabs = [_Slab(at, min(at + _SLAB, sides[0]), sides[0]) for at in range(0, sides[0], _SLAB)]
-    for slab in slabs:
-        prior = F.interpolate(first[None, :, slab.seen], scale_factor=2, mode="trilinear")[0]
-        fine = shares_of(image[slab.fine], prior[:, slab.own_fine], likelihood)
-        share[:, slab.fine], mean[:, slab.own] = fine.half(), F.avg_pool3d(fine, 2)
-    network = model.refiner.to(device)
-    with torch.inference_mode(), mixed_precision(device):
-        cells = (image[None], mean, first, places.movedim(-1, 0))
-        features = network.features(*(item[None].to(device) for item in cells))
-        result = torch.empty_like(share)
-        for slab in slabs:
-            seen = slice(2 * slab.seen.start, 2 * slab.seen.stop)
-            inputs = (image[None, None, seen].to(device), share[None, :, seen].float().to(device))
-            logits = network(features[:, :, slab.seen], *inputs)
-            result[:, slab.fine] = logits[0, :, slab.own_fine].softmax(0).half().cpu()
-    left = F.interpolate(window.left[box][None, None], scale_factor=2, mode="trilinear")[0, 0]
-    return ClassShares(
-        tuple(2 * a for a in start), scan.step_mm / 2, result, left, window.placement
-    )
-
-
-class _Slab:
-    """Cells of a slab along k, with one more on either side where there are any.
-
-    Attributes:
-        own, seen: cells of the slab, and with those beside it.
-        fine: voxels of the slab.
-        own_fine: voxels of the slab among those seen.
-    """
-
-    def __init__(self, first: int, end: int, count: int) -> None:
-        self.own = slice(first, end)
-        self.seen = slice(max(0, first - 1), min(count, end + 1))
-        self.fine = slice(2 * first, 2 * end)
-        before = 2 * (first - self.seen.start)
-        self.own_fine = slice(before, before + 2 * (end - first))
-
-
 def _remove_islands(share: Tensor, structures: int) -> None:
     """Give islands of structures to the last class outside, or to the background."""
     inner = share[1 : structures + 1].sum(0)
@@ -205,45 +135,16 @@ def posteriors(image: Tensor, prior: Tensor) -> Tensor:
     Returns shares [C, K, J, I].
     """
     fine = F.interpolate(prior[None], size=image.shape, mode="trilinear", align_corners=False)[0]
+    fine = (fine + 1e-4) / (1 + len(fine) * 1e-4)
+    bins = (image * (_BINS - 1)).round().long().clamp(0, _BINS - 1)
     # Histograms are estimated from a part of the voxels: all of them only take longer.
-    some = fine.reshape(len(fine), -1)[:, ::_EACH]
-    return shares_of(image, fine, histograms_of(image.reshape(-1)[::_EACH], some))
-
-
-def histograms_of(values: Tensor, prior: Tensor) -> Tensor:
-    """Estimate the distribution of each class over bins of intensity, some rounds.
-
-    Args:
-        values: [N], 0 to 1.
-        prior: [C, N], shares.
-    Returns [C, bins].
-    """
-    prior, bins = _floored(prior), _bins(values)
-    likelihood = _histograms(prior, bins)
+    few, few_bins = fine.reshape(len(fine), -1)[:, ::_EACH], bins.reshape(-1)[::_EACH]
+    likelihood = _histograms(few, few_bins)
     for _ in range(_ROUNDS - 1):
-        share = prior * likelihood[:, bins]
-        likelihood = _histograms(share / share.sum(0, keepdim=True), bins)
-    return likelihood
-
-
-def shares_of(image: Tensor, prior: Tensor, likelihood: Tensor) -> Tensor:
-    """Return the posterior shares [C, K, J, I].
-
-    Args:
-        image: [K, J, I], 0 to 1.
-        prior: [C, K, J, I], shares.
-        likelihood: [C, bins], by `histograms_of`.
-    """
-    share = _floored(prior) * likelihood[:, _bins(image)]
+        share = few * likelihood[:, few_bins]
+        likelihood = _histograms(share / share.sum(0, keepdim=True), few_bins)
+    share = fine * likelihood[:, bins]
     return share / share.sum(0, keepdim=True)
-
-
-def _floored(prior: Tensor) -> Tensor:
-    return (prior + 1e-4) / (1 + len(prior) * 1e-4)
-
-
-def _bins(values: Tensor) -> Tensor:
-    return (values * (_BINS - 1)).round().long().clamp(0, _BINS - 1)
 
 
 def _histograms(share: Tensor, bins: Tensor) -> Tensor:

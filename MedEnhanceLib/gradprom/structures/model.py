@@ -14,7 +14,7 @@ from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
-from MedEnhanceLib.gradprom.structures.networks import Corrector, Locator, Refiner
+from MedEnhanceLib.gradprom.structures.networks import Corrector, Locator
 from MedEnhanceLib.gradprom.structures.space import Space
 
 #: Name of all structures together among those of `volume_interval`.
@@ -29,7 +29,7 @@ class StructureModel:
         name: of its bundle.
         anatomy: labels and classes.
         space: priors.
-        locator, corrector, refiner: the networks; without a refiner voxels of 2 mm must do.
+        locator, corrector: the networks.
         limits: numbers beyond which a volume is refused, by name; {} for none measured.
         quality: expected Dice by structure: its changes by certainty and by the mutual information
             of the placement, and an offset.
@@ -43,7 +43,6 @@ class StructureModel:
     space: Space
     locator: Locator
     corrector: Corrector
-    refiner: Refiner | None
     limits: Mapping[str, float]
     quality: Mapping[str, tuple[float, float, float]]
     sizes: Mapping[str, float] = field(default_factory=dict)
@@ -69,7 +68,7 @@ def open_structures(bundle: Bundle) -> StructureModel:
             prior = torch.cat([prior, prior[..., : columns // 2].flip(3)], 3)
         prior[0] += 1e-4
         x, y, z = (float(value) for value in fields["origin"])
-        parts: dict[str, dict[str, Tensor]] = {"locator": {}, "corrector": {}, "refiner": {}}
+        parts: dict[str, dict[str, Tensor]] = {"locator": {}, "corrector": {}}
         for name, value in tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = value.float()
@@ -77,18 +76,12 @@ def open_structures(bundle: Bundle) -> StructureModel:
         corrector = Corrector(len(anatomy.classes), fields["widths"])
         locator.load_state_dict(parts["locator"])
         corrector.load_state_dict(parts["corrector"])
-        refiner = None
-        if parts["refiner"]:
-            refiner = Refiner(len(anatomy.classes), fields["fine_widths"])
-            refiner.load_state_dict(parts["refiner"])
-            refiner = refiner.eval().requires_grad_(False)
     return StructureModel(
         name=bundle.name,
         anatomy=anatomy,
         space=Space(prior / prior.sum(0), (x, y, z)),
         locator=locator.eval().requires_grad_(False),
         corrector=corrector.eval().requires_grad_(False),
-        refiner=refiner,
         limits=fields.get("limits", {}),
         quality={name: (a, b, c) for name, (a, b, c) in fields.get("quality", {}).items()},
         sizes=fields.get("sizes", {}),

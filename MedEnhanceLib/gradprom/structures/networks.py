@@ -1,4 +1,4 @@
-"""Networks of a head: one places the anatomy, one corrects the mixture, one refines the result."""
+"""Networks of a head: one places the anatomy, one corrects the mixture."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-#: Side of the voxels that networks see, mm; of those of the refiner.
-VOXEL_MM, FINE_MM = 2.0, 1.0
+#: Side of the voxels that networks see, mm.
+VOXEL_MM = 2.0
 #: Scale of places, mm, as networks see them.
 PLACE_MM = 50.0
 # Chosen in trials (decision 0075); no table isolates them. Measured by Benchmarks/segmentation.py.
@@ -18,8 +18,6 @@ PLACE_MM = 50.0
 _POINTS = 32
 #: Channels at half resolution that carry details to voxels.
 _DETAILS = 14
-#: The same of the refiner, and the channels at full resolution that it makes of them.
-_FINE_DETAILS, _FINE_WIDTH = 7, 16
 
 
 class Levels(nn.Module):
@@ -28,16 +26,14 @@ class Levels(nn.Module):
     Args:
         channels: of the input.
         widths: channels of each level.
-        is_normalized: whether features are normalized over the volume.
     """
 
-    def __init__(self, channels: int, widths: Sequence[int], *, is_normalized: bool = True) -> None:
+    def __init__(self, channels: int, widths: Sequence[int]) -> None:
         super().__init__()
-        block = _block if is_normalized else _plain_block
         inputs = (channels, *widths[:-1])
-        self.down = nn.ModuleList(block(a, b) for a, b in zip(inputs, widths, strict=True))
+        self.down = nn.ModuleList(_block(a, b) for a, b in zip(inputs, widths, strict=True))
         pairs = list(itertools.pairwise(widths))
-        self.up = nn.ModuleList(block(a + b, a) for a, b in pairs)
+        self.up = nn.ModuleList(_block(a + b, a) for a, b in pairs)
 
     def forward(self, values: Tensor) -> Tensor:
         """Pass all levels."""
@@ -124,75 +120,6 @@ class Corrector(nn.Module):
         return logits[:, :-1] + self.trust * (share.float() + 3e-3).log(), (logits[:, -1:] + side)[
             :, 0
         ]
-
-
-class Refiner(nn.Module):
-    """Refines the classes of voxels of 2 mm to those of 1 mm.
-
-    Its features are of cells of 2 mm. None is normalized over the volume, so that parts of a volume
-    get the same classes as the whole.
-    """
-
-    def __init__(self, classes: int, widths: Sequence[int]) -> None:
-        super().__init__()
-        self.body = Levels(8 + 2 * classes + 3, widths, is_normalized=False)
-        self.spread = nn.Conv3d(widths[0], 8 * _FINE_DETAILS, 1)
-        self.fine = _plain_block(_FINE_DETAILS + 1, _FINE_WIDTH, count=1)
-        self.out = nn.Conv3d(_FINE_WIDTH + classes, classes, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
-        self.trust = nn.Parameter(torch.tensor(0.8))
-
-    def features(self, image: Tensor, share: Tensor, first: Tensor, places: Tensor) -> Tensor:
-        """Return features [B, F, k, j, i] of cells of two voxels.
-
-        Args:
-            image: [B, 1, K, J, I], 0 to 1; sides are even.
-            share: [B, C, k, j, i], posteriors of the mixture, means of the cells' voxels.
-            first: [B, C, k, j, i], classes of the corrector.
-            places: [B, 3, k, j, i], mm of the common space.
-        """
-        cells = [_to_depth(image), share, first, places / PLACE_MM]
-        features: Tensor = self.body(torch.cat(cells, 1))
-        return features
-
-    def forward(self, features: Tensor, image: Tensor, share: Tensor) -> Tensor:
-        """Return logits of the classes [B, C, K, J, I].
-
-        Args:
-            features: [B, F, k, j, i].
-            image: [B, 1, K, J, I].
-            share: [B, C, K, J, I], posteriors of the mixture.
-        """
-        values = torch.cat([_to_space(self.spread(features)), image.to(features.dtype)], 1)
-        logs = (share + 3e-3).log()
-        logits = self.out(torch.cat([self.fine(values), logs.to(features.dtype)], 1))
-        corrected: Tensor = logits.float() + self.trust * logs.float()
-        return corrected
-
-
-class ChannelNorm(nn.Module):
-    """Scales the features of each voxel to a mean square of 1, whatever surrounds it."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels, 1, 1, 1))
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Scale features [B, C, k, j, i]."""
-        scale = (values.square().mean(1, keepdim=True) + 1e-5).rsqrt()
-        scaled: Tensor = values * scale * self.weight
-        return scaled
-
-
-def _plain_block(inputs: int, outputs: int, count: int = 2) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for index in range(count):
-        layer = nn.Conv3d(inputs if index == 0 else outputs, outputs, 3, padding=1)
-        nn.init.kaiming_normal_(layer.weight, 0.1)
-        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        layers += [layer, ChannelNorm(outputs), nn.LeakyReLU(0.1, inplace=True)]
-    return nn.Sequential(*layers)
 
 
 def _block(inputs: int, outputs: int, count: int = 2) -> nn.Sequential:

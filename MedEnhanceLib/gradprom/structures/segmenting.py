@@ -19,16 +19,15 @@ from MedEnhanceLib.core.arrays import Bytes, Floats
 from MedEnhanceLib.core.labels import INTRACRANIAL
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.segmenters import Comparison, HeadSegmenter, VoxelLabels
-from MedEnhanceLib.gradprom.structures.correcting import ClassShares, correct, refine
+from MedEnhanceLib.gradprom.structures.correcting import ClassShares, correct
 from MedEnhanceLib.gradprom.structures.locating import (
     CoarseScan,
     Location,
     locate,
     make_scan,
-    resampled,
 )
 from MedEnhanceLib.gradprom.structures.model import ALL, StructureModel, open_structures
-from MedEnhanceLib.gradprom.structures.networks import FINE_MM, scaled
+from MedEnhanceLib.gradprom.structures.networks import scaled
 from MedEnhanceLib.gradprom.structures.space import smooth
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -62,25 +61,23 @@ def expected_dice(share: Tensor, classes: Tensor, index: int) -> float:
     count = float(shown.sum())
     if count == 0:
         return float("nan")
-    of_class = share[index].float()
+    of_class = share[index]
     return 2 * float(of_class[shown].sum()) / (count + float(of_class.sum()))
 
 
 def segment_painted(
-    image: Tensor, scan: CoarseScan, location: Location, model: StructureModel
+    scan: CoarseScan, location: Location, model: StructureModel
 ) -> tuple[Tensor, float]:
     """Segment a painted scan.
 
     Args:
-        image: [K, J, I], voxels of 1 mm.
-        scan: the same of 2 mm.
+        scan: [K, J, I], of 2 mm.
         location: of the structures.
         model: the head.
-    Returns probabilities [C, K, J, I] in half precision, and their entropy in the structures.
+    Returns probabilities [C, K, J, I], and their entropy in the structures.
     """
-    window, shape = correct(scan, location, model), image.shape
-    window = refine(image, scan, window, model, "cpu")
-    share = torch.zeros(len(window.share), *shape, dtype=torch.float16)
+    window, shape = correct(scan, location, model), scan.image.shape
+    share = torch.zeros(len(window.share), *shape)
     share[0] = 1
     parts, places = [], []
     for first, count, size in zip(window.start, window.share.shape[1:], shape, strict=True):
@@ -156,17 +153,12 @@ def segment_structures(
         )
     monitor.progress(0.15, "recognizing structures")
     window = correct(scan, location, model, device)
-    monitor.progress(0.5, "refining structures")
-    fine = window
-    if model.refiner:
-        image = resampled(volume, [2 * n for n in scan.image.shape], FINE_MM)
-        fine = refine(image, scan, window, model, device)
-    fine = replace(fine, share=model.weighted(fine.share))
-    labels, uncertainty = _label_voxels(volume, scan, fine, model, monitor.part(0.8, 1))
+    sized = replace(window, share=model.weighted(window.share))
+    labels, uncertainty = _label_voxels(volume, scan, sized, model, monitor.part(0.8, 1))
     return VoxelLabels(
         labels,
         uncertainty,
-        _quality(fine, location, model),
+        _quality(sized, location, model),
         tuple(_warnings(scan, location, window, model)),
         _intervals(model),
     )
@@ -312,7 +304,7 @@ class _Fine:
                     slice(first - start, last - start)
                     for (first, last), (start, _) in zip(part, slab, strict=True)
                 )
-                yield index, where, self.read(self._window.share[index].float(), part)
+                yield index, where, self.read(self._window.share[index], part)
 
     def read(self, values: Tensor, part: Box) -> Tensor:
         """Interpolate values [K, J, I] of the window at the voxels of a box."""

@@ -21,14 +21,11 @@ class TrainHeadConfig(NetworkTrainingConfig):
         "smoke": {
             "steps": 4,
             "locator_steps": 4,
-            "fine_steps": 4,
             "sides": (32, 32, 32),
             "widths": (8, 8, 8, 8),
-            "fine_sides": (32, 32, 32),
-            "fine_widths": (8, 8),
             "locator_widths": (4, 8, 8, 8),
         },
-        "quick": {"steps": 200, "locator_steps": 200, "fine_steps": 100},
+        "quick": {"steps": 200, "locator_steps": 200},
         "cpu": {},
         "full": {"steps": 60_000},
     }
@@ -76,20 +73,9 @@ class TrainHeadConfig(NetworkTrainingConfig):
     )
     name: str = "structures"
     # Chosen in trials (decision 0075). Measured as a whole by Benchmarks/segmentation.py.
-    steps: int = option(
-        9000,
-        help="of the optimizer of the corrector, which sees voxels of 2 mm",
-        low=0,
-        high=10_000_000,
-    )
+    steps: int = option(9000, help="of the optimizer of the corrector", low=0, high=10_000_000)
     locator_steps: int = option(
         3000, help="of the optimizer of the locator", low=0, high=10_000_000
-    )
-    fine_steps: int = option(
-        6000,
-        help="of the optimizer of the refiner, which sees voxels of 1 mm",
-        low=0,
-        high=10_000_000,
     )
     sides: tuple[int, ...] = option(
         (48, 64, 48),
@@ -112,17 +98,6 @@ class TrainHeadConfig(NetworkTrainingConfig):
     )
     locator_widths: tuple[int, ...] = option(
         (24, 40, 64, 96), help="the same of the locator", low=1, high=4096, items=(2, 5)
-    )
-    fine_sides: tuple[int, ...] = option(
-        (64, 64, 64),
-        help="voxels of 1 mm of a part that the refiner learns from along slices, rows and columns",
-        low=32,
-        high=256,
-        multiple=16,
-        items=(3, 3),
-    )
-    fine_widths: tuple[int, ...] = option(
-        (16, 32, 32), help="the same of the refiner", low=1, high=4096, items=(2, 5)
     )
     learning_rate: float = option(1e-3, help="of the optimizer", low=1e-9, high=1)
     ema: float = option(0.995, help="decay of the averaged weights", low=0, high=0.99999)

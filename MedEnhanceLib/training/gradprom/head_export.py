@@ -42,10 +42,8 @@ def export_structures(
     if model.anatomy.has_sides:  # symmetric: half is enough
         prior = prior[..., : (prior.shape[3] + 1) // 2]
     tensors = {"prior": prior.contiguous()}
-    networks = {"locator": model.locator, "corrector": model.corrector, "refiner": model.refiner}
-    for part, network in networks.items():
-        weights = network.state_dict() if network else {}
-        tensors |= {f"{part}.{name}": value for name, value in weights.items()}
+    for part, network in {"locator": model.locator, "corrector": model.corrector}.items():
+        tensors |= {f"{part}.{name}": value for name, value in network.state_dict().items()}
     of_body = f" of the {config.anatomy}" if config.anatomy else ""
     origin = config.label_origin or "given; who drew them is not stated"
     names = ", ".join(model.anatomy.structures)
@@ -69,7 +67,6 @@ def export_structures(
             "kind": STRUCTURES,
             "widths": list(config.widths),
             "locator_widths": list(config.locator_widths),
-            "fine_widths": list(config.fine_widths),
             "origin": list(model.space.origin),
             "columns": model.space.prior.shape[3],
             "limits": dict(model.limits),

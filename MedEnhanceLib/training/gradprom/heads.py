@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import lru_cache
 from itertools import accumulate, pairwise
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
-from MedEnhanceLib.gradprom.structures.correcting import histograms_of, posteriors, shares_of
+from MedEnhanceLib.gradprom.structures.correcting import posteriors
 from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.gradprom.structures.networks import (
-    FINE_MM,
-    VOXEL_MM,
     Corrector,
     Locator,
-    Refiner,
-    scale_of,
-    scaled,
 )
 from MedEnhanceLib.gradprom.structures.space import make_space
 from MedEnhanceLib.learning.precision import mixed_precision, without_tf32
@@ -46,7 +40,7 @@ from MedEnhanceLib.training.gradprom.label_maps import (
     tissue_map,
 )
 from MedEnhanceLib.training.gradprom.measuring import measure
-from MedEnhanceLib.training.gradprom.painting import NO_SIDE, UNKNOWN, Painted, Painter, coarsened
+from MedEnhanceLib.training.gradprom.painting import NO_SIDE, UNKNOWN, Painted, Painter
 
 Scan = TypeVar("Scan")
 # Chosen in trials (decision 0075); no table isolates them. Measured by Benchmarks/segmentation.py.
@@ -55,10 +49,6 @@ _LOCATOR_MM = 4.0
 #: Share of the steps after which larger scans are drawn as well, and how often each: sides of the
 #: configuration, and these plus 16 and plus 32.
 _LATE, _SIZES_EARLY, _SIZES_LATE = 0.6, (0.94, 0.06, 0.0), (0.55, 0.35, 0.1)
-#: Error of a placement after it was refined, over that of a locator.
-_REFINED = 0.5
-#: Parts of a painted scan that the refiner learns from, and share of those around a drawn class.
-_PARTS, _BY_CLASS = 4, 0.6
 #: Weight of the side's loss.
 _SIDE_WEIGHT = 0.3
 _BETAS = (0.9, 0.99)
@@ -67,7 +57,7 @@ _FASTER = 2.0
 #: A structure of fewer voxels in a scan does not enter the Dice term.
 _FEWEST = 20
 #: Seconds of two cores, about, by which progress is split: reading and alignment of a map, a voxel
-#: of a step of locator, corrector and refiner, and the measurement.
+#: of a step of locator and corrector, and the measurement.
 _READ_S, _ALIGN_S, _VOXEL_S, _MEASURE_S = 0.5, 4.0, 5e-6, 300.0
 
 
@@ -118,19 +108,13 @@ def train_head(
     torch.manual_seed(config.seed)
     locator = Locator(config.locator_widths)
     corrector = Corrector(len(anatomy.classes), config.widths)
-    refiner = Refiner(len(anatomy.classes), config.fine_widths)
     if start is not None:
-        _go_on(start, anatomy, locator, corrector, refiner)
+        _go_on(start, anatomy, locator, corrector)
     steps = next(parts)
     locator = _train_locator(config, locator, painter, anatomy, device, out / "locator", steps)
     steps = next(parts)
     corrector, seconds = _train_corrector(config, corrector, painter, device, out, steps, enhancer)
-    steps = next(parts)
-    refiner, more = _train_refiner(
-        config, refiner, painter, corrector, device, out / "refiner", steps
-    )
-    seconds += more
-    model = StructureModel(config.name, anatomy, space, locator, corrector, refiner, {}, {})
+    model = StructureModel(config.name, anatomy, space, locator, corrector, {}, {})
     measured: dict[str, Any] = {}
     if held_out:
         others = Painter(maps[drawn:], placements[drawn:], space, anatomy)
@@ -146,7 +130,7 @@ def train_head(
 def _parts(
     config: TrainHeadConfig, counts: tuple[int, int, int], monitor: Monitor
 ) -> Iterator[Monitor]:
-    """Split progress as time: reading, alignment, locator, corrector, refiner, measurement.
+    """Split progress as time: reading, alignment, locator, corrector, measurement.
 
     Args:
         config: of the training.
@@ -154,32 +138,28 @@ def _parts(
         monitor: of the whole training.
     """
     training, held_out, labeled = counts
-    scan, part = _VOXEL_S * prod(config.sides), _VOXEL_S * prod(config.fine_sides)
+    scan = _VOXEL_S * prod(config.sides)
     costs = [_READ_S * (training + held_out), _READ_S * labeled, _ALIGN_S * sum(counts)]
-    costs += [scan * config.locator_steps, scan * config.steps, part * config.fine_steps]
-    costs.append(_MEASURE_S if held_out else 0.0)
+    costs += [scan * config.locator_steps, scan * config.steps, _MEASURE_S * bool(held_out)]
     ends = [end / sum(costs) for end in accumulate(costs, initial=0.0)]
     return (monitor.part(first, last) for first, last in pairwise(ends))
 
 
-def _go_on(start: StructureModel, anatomy: Anatomy, *networks: nn.Module) -> None:
-    """Take over the weights of a head's locator, corrector and refiner, in this order."""
+def _go_on(start: StructureModel, anatomy: Anatomy, locator: Locator, corrector: Corrector) -> None:
+    """Take over the weights of a head's locator and corrector."""
     if start.anatomy.classes != anatomy.classes:
         raise ConfigError(
             f"start: the head {start.name} has other structures than these label maps",
             "Give the tissues and structures that it was trained with, or leave start out.",
         )
-    known_networks = (start.locator, start.corrector, start.refiner)
-    for network, known in zip(networks, known_networks, strict=True):
-        if known is None:
-            continue
-        try:
-            network.load_state_dict(known.state_dict())
-        except RuntimeError as cause:
-            raise ConfigError(
-                f"start: the networks of the head {start.name} have other widths",
-                "Leave out widths, locator_widths and fine_widths.",
-            ) from cause
+    try:
+        locator.load_state_dict(start.locator.state_dict())
+        corrector.load_state_dict(start.corrector.state_dict())
+    except RuntimeError as cause:
+        raise ConfigError(
+            f"start: the networks of the head {start.name} have other widths",
+            "Leave out widths and locator_widths.",
+        ) from cause
 
 
 def _train_locator(
@@ -262,106 +242,6 @@ def _train_corrector(
         return loss, {"loss": loss}
 
     seconds = learner.run(loss_of, config.steps, out, config.to_json(), monitor)
-    return learner.averaged().cpu(), seconds
-
-
-class LookedPart(NamedTuple):
-    """Part of a painted scan of 1 mm, and what the corrector made of it, in cells of 2 mm.
-
-    Attributes:
-        image: [1, K, J, I].
-        share: [C, K, J, I], posteriors of the mixture.
-        first: [C, k, j, i], classes of the corrector.
-        places: [3, k, j, i], mm of the common space.
-        classes: [K, J, I].
-    """
-
-    image: Tensor
-    share: Tensor
-    first: Tensor
-    places: Tensor
-    classes: Tensor
-
-
-class FirstLook:
-    """A painted scan of 1 mm, and what the corrector makes of it at 2 mm.
-
-    Args:
-        scan: sides are multiples of 4.
-        corrector: to be refined.
-    """
-
-    def __init__(self, scan: Painted, corrector: Corrector) -> None:
-        coarse = coarsened(scan.image)
-        scale = scale_of(coarse)
-        coarse = scaled(coarse, scale)
-        prior, places = F.avg_pool3d(scan.prior, 2), F.avg_pool3d(scan.about, 2)
-        with torch.inference_mode():
-            inputs = (coarse[None], posteriors(coarse, prior), prior, places)
-            first = corrector(*(item[None] for item in inputs))[0][0].softmax(0)
-        self._scan, self._image, self._first = scan, scaled(scan.image, scale), first.clone()
-        values = self._image[::2, ::2, ::2].reshape(-1)
-        self._likelihood = histograms_of(values, self._first.flatten(1))
-
-    def part(self, rng: np.random.Generator, sides: Sequence[int]) -> LookedPart:
-        """Cut a part around a voxel, of any class or of one drawn before, so that all are seen.
-
-        Args:
-            rng: draws the place.
-            sides: of the part; even.
-        """
-        classes = self._scan.classes
-        shown = np.unique(classes[classes != UNKNOWN].numpy()).tolist() or [UNKNOWN]
-        chosen = classes == shown[int(rng.integers(len(shown)))]
-        places = (chosen if rng.random() < _BY_CLASS else torch.ones_like(chosen)).nonzero()
-        middle = places[int(rng.integers(len(places)))].tolist()
-        starts = [
-            min(max(0, at - side // 2), count - side) // 2 * 2
-            for at, side, count in zip(middle, sides, classes.shape, strict=True)
-        ]
-        k, j, i = (slice(start, start + side) for start, side in zip(starts, sides, strict=True))
-        half = (slice(None), *(slice(side.start // 2, side.stop // 2) for side in (k, j, i)))
-        first, image = self._first[half], self._image[k, j, i]
-        fine = F.interpolate(first[None], scale_factor=2, mode="trilinear")[0]
-        share = shares_of(image, fine, self._likelihood)
-        return LookedPart(image[None], share, first, self._scan.about[half], classes[k, j, i])
-
-
-def _train_refiner(
-    config: TrainHeadConfig,
-    network: Refiner,
-    painter: Painter,
-    corrector: Corrector,
-    device: str,
-    out: Path,
-    monitor: Monitor,
-) -> tuple[Refiner, float]:
-    """Train the refiner of a corrector on painted scans of 1 mm; returns also the seconds."""
-    learner = Learner(network.to(device), config.learning_rate, config.ema, _BETAS)
-
-    @lru_cache(maxsize=1)
-    def look(number: int) -> FirstLook:
-        rng = np.random.default_rng([config.seed, 3, number])
-        k, j, i = (round(side * VOXEL_MM / FINE_MM) for side in config.sides)
-        scan = painter.draw(rng, (k, j, i), voxel_mm=FINE_MM, misplaced=_REFINED)
-        return FirstLook(scan, corrector)
-
-    def cut(number: int) -> LookedPart:
-        rng = np.random.default_rng([config.seed, 4, number])
-        return look(number // _PARTS).part(rng, config.fine_sides)
-
-    part_of = _painted_ahead(cut, config.fine_steps)
-
-    def loss_of(number: int) -> tuple[Tensor, dict[str, Tensor]]:
-        image, share, first, places, classes = (item.to(device) for item in part_of(number))
-        with mixed_precision(device):
-            mean = F.avg_pool3d(share, 2)[None]
-            features = learner.network.features(image[None], mean, first[None], places[None])
-            logits = learner.network(features, image[None], share[None])
-        loss = class_loss(logits, classes)
-        return loss, {"refiner": loss}
-
-    seconds = learner.run(loss_of, config.fine_steps, out, config.to_json(), monitor)
     return learner.averaged().cpu(), seconds
 
 

@@ -18,12 +18,12 @@ from MedEnhanceLib.gradprom.structures.locating import (
     register_from,
 )
 from MedEnhanceLib.gradprom.structures.model import ALL, StructureModel
-from MedEnhanceLib.gradprom.structures.networks import FINE_MM, VOXEL_MM, scale_of
+from MedEnhanceLib.gradprom.structures.networks import VOXEL_MM, scale_of
 from MedEnhanceLib.gradprom.structures.segmenting import find_unlike, segment_painted
 from MedEnhanceLib.gradprom.structures.space import Placement, index_grid
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
-from MedEnhanceLib.training.gradprom.painting import Painted, Painter, coarsened
+from MedEnhanceLib.training.gradprom.painting import Painted, Painter
 
 # Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/segmentation.py.
 #: What lies within this share of the painted scans' range is usual.
@@ -54,7 +54,7 @@ class _Seen:
         location: of the structures.
         entropy: of the probabilities.
         classes: [N], true, of a part of these voxels.
-        share: [C, N], probabilities before sizes are corrected, in half precision.
+        share: [C, N], probabilities before sizes are corrected.
     """
 
     location: Location
@@ -67,7 +67,7 @@ class _Seen:
         cls, scan: CoarseScan, painted: Painted, location: Location, model: StructureModel
     ) -> _Seen:
         """Segment a scan from a location."""
-        share, entropy = segment_painted(painted.image, scan, location, model)
+        share, entropy = segment_painted(scan, location, model)
         share, classes = share.flatten(1)[:, ::_EACH], painted.classes.flatten()[::_EACH]
         true = (classes > 0) & (classes <= len(model.anatomy.structures))
         near = true | (model.anatomy.inner(share) > _NEAR)
@@ -78,7 +78,7 @@ class _Seen:
 
         Those that hardly show are NaN.
         """
-        share, count = model.weighted(self.share.float()), len(self.share)
+        share, count = model.weighted(self.share), len(self.share)
         certainty, found = share.max(0)
         pairs = torch.bincount(self.classes * count + found, minlength=count**2)
         both, (true, made) = (
@@ -107,13 +107,13 @@ def measure(
     """
     found: list[_Seen] = []
     misplaced: list[_Seen] = []
-    k, j, i = (round((side + _LARGER) * VOXEL_MM / FINE_MM) for side in config.sides)
+    k, j, i = (side + _LARGER for side in config.sides)
     for number in range(_MEASURED):
         monitor.progress(number / _MEASURED, "measuring painted scans")
         rng = np.random.default_rng([config.seed, 1, number])
-        painted = painter.draw(rng, (k, j, i), voxel_mm=FINE_MM)
-        coarse = coarsened(painted.image)
-        scan = CoarseScan(coarse, scale_of(coarse), torch.full((3,), VOXEL_MM))
+        painted = painter.draw(rng, (k, j, i))
+        image = painted.image
+        scan = CoarseScan(image, scale_of(image), torch.full((3,), VOXEL_MM))
         if (location := locate(scan, model)) is not None:
             found.append(_Seen.of(scan, painted, location, model))
             near = _near_truth(rng, scan, painted, location, model)

@@ -19,8 +19,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib.core.arrays import Doubles
 from MedEnhanceLib.degradation.acquisition import Scanner
 from MedEnhanceLib.gradprom.structures.anatomy import UNLABELED, Anatomy
-from MedEnhanceLib.gradprom.structures.locating import coarsening
-from MedEnhanceLib.gradprom.structures.networks import FINE_MM, VOXEL_MM, scale_of, scaled
+from MedEnhanceLib.gradprom.structures.networks import VOXEL_MM, scale_of, scaled
 from MedEnhanceLib.gradprom.structures.space import Placement, Space, TissueMap, sampled, smooth
 
 #: Value of `Painted.left` where no side is stated, and of `Painted.classes` of what is unlabeled.
@@ -96,7 +95,6 @@ class Painter:
         shape: tuple[int, int, int],
         *,
         voxel_mm: float = VOXEL_MM,
-        misplaced: float = 1.0,
     ) -> Painted:
         """Paint a scan.
 
@@ -104,7 +102,6 @@ class Painter:
             rng: draws everything.
             shape: voxels along k, j, i; even.
             voxel_mm: their side.
-            misplaced: error of `about` over that of a locator.
         """
         number = self._choose(rng)
         placement = self._placements[number]
@@ -134,7 +131,7 @@ class Painter:
         if mirrored:
             places = places * torch.tensor([-1.0, 1.0, 1.0])
             left = torch.where(left == NO_SIDE, left, 1 - left)
-        about = places + (_disturb(rng, places) - places) * misplaced
+        about = _disturb(rng, places)
         classes = self._classes[tissue.long()].masked_fill(unlabeled, UNKNOWN)
         return Painted(
             image=normalize(image) ** float(np.exp(rng.normal(0, 0.25))),
@@ -296,11 +293,6 @@ def smooth_all(values: Tensor, sigma: float) -> Tensor:
     for axis in (-3, -2, -1):
         values = smooth(values, sigma, axis)
     return values
-
-
-def coarsened(image: Tensor) -> Tensor:
-    """Average an image of voxels of 1 mm to those of 2 mm, as volumes are resampled."""
-    return F.avg_pool3d(smooth_all(image, coarsening(FINE_MM, VOXEL_MM))[None], 2)[0]
 
 
 def normalize(image: Tensor) -> Tensor:

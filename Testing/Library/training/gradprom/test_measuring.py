@@ -27,9 +27,9 @@ class _Head:
     anatomy = heads.anatomy()
 
     def __init__(self) -> None:
-        self.model = StructureModel("toy", self.anatomy, *[None] * 4, {}, {})  # type: ignore[arg-type]
+        self.model = StructureModel("toy", self.anatomy, *[None] * 3, {}, {})  # type: ignore[arg-type]
 
-    def draw(self, rng: np.random.Generator, shape: tuple[int, ...], *, voxel_mm: float) -> Painted:
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Painted:
         tissues = heads.maps()[int(rng.integers(3))].tissues & 127
         classes = torch.from_numpy(self.anatomy.tissue_classes[tissues])
         self.classes = classes
@@ -46,7 +46,7 @@ class _Head:
         return start, 1 - float((start - torch.eye(3, 4))[:, 3].norm()) / 40
 
     def segment_painted(
-        self, image: torch.Tensor, scan: Any, location: Location, model: StructureModel
+        self, scan: Any, location: Location, model: StructureModel
     ) -> tuple[torch.Tensor, float]:
         truth = torch.nn.functional.one_hot(self.classes.long(), 5).movedim(-1, 0).float()
         blur = 0.7 + 3 * (1 - location.information)

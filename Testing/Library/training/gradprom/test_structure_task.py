@@ -90,7 +90,7 @@ def segmenter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     space = Space(shown / shown.sum(0), (-40.0, -40.0, -40.0))
     corrector = Corrector(3, (4, 4))
     torch.nn.init.normal_(corrector.out.weight, std=0.3)
-    model = StructureModel("toy", anatomy, space, Locator((4, 4)), corrector, None, {}, {})
+    model = StructureModel("toy", anatomy, space, Locator((4, 4)), corrector, {}, {})
     fields = {"preset": "smoke", "name": "toy", "structures": STRUCTURES, "modality": "MR"}
     sizes = {"widths": [4, 4], "locator_widths": [4, 4]}
     config = TrainHeadConfig.from_json({**fields, **sizes})
