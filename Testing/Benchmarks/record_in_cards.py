@@ -60,10 +60,10 @@ def brain_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             spread = f"{sum(values) / len(values):.3f} ({min(values):.3f} to {max(values):.3f})"
             table.append({"compared": name, "figure": figure, "mean (range)": spread,
                           "n": len(values)})  # fmt: skip
-        drawn = [row for row in known if "volumes" in row]
+        drawn = [row for row in known if "volume_errors" in row]
         for structure in STRUCTURES if drawn else ():
             dice = [row["structures"][structure] for row in drawn]
-            errors = [100 * row["volumes"][structure] for row in drawn]
+            errors = [100 * row["volume_errors"][structure] for row in drawn]
             spread = f"{np.mean(dice):.3f}, {np.mean(errors):+.0f} % "
             spread += f"({min(errors):+.0f} to {max(errors):+.0f} %)"
             table.append({"compared": name, "figure": f"{structure}: Dice, volume error",
@@ -73,7 +73,7 @@ def brain_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def brain_intervals(rows: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
     """Factors of the head's volumes between which those of readers are, by the head's names."""
-    drawn = [row["volumes"] for row in rows
+    drawn = [row["volume_errors"] for row in rows
              if row["table"] == "manual" and row["arm"] == "head" and "volumes" in row]  # fmt: skip
     ratios = np.array([[1 / (1 + row[name]) for name in STRUCTURES] for row in drawn])
     found = volume_intervals([*STRUCTURES], ratios) if drawn else {}
