@@ -154,7 +154,7 @@ def segment_structures(
     monitor.progress(0.15, "recognizing structures")
     window = correct(scan, location, model, device)
     sized = replace(window, share=model.weighted(window.share))
-    labels, uncertainty = _label_voxels(volume, scan, sized, model, monitor.part(0.8, 1))
+    labels, uncertainty = label_voxels(volume, scan, sized, model, monitor.part(0.8, 1))
     return VoxelLabels(
         labels,
         uncertainty,
@@ -230,7 +230,7 @@ def _entropy(share: Tensor) -> Tensor:
     return -(share * share.clamp_min(1e-6).log()).sum(0) / float(np.log(len(share)))
 
 
-def _label_voxels(
+def label_voxels(
     volume: Volume, scan: CoarseScan, window: ClassShares, model: StructureModel, monitor: Monitor
 ) -> tuple[Bytes, Floats]:
     """Bring classes to the voxels of the volume, sharpened by their own intensities.

@@ -65,6 +65,12 @@ class TrainHeadConfig(NetworkTrainingConfig):
     image_share: float = option(
         0.3, help="share of the scans that show a labeled image, if there are any", low=0, high=1
     )
+    sizes_from: str = option(
+        "",
+        help="folder of labeled images, as those of images: the volumes of the structures are made "
+        "right on average on these, and no network learns from them; empty: on painted scans",
+        metavar="DIR",
+    )
     start: str = option(
         "",
         help="name or folder of a head whose networks the training goes on from; it needs the same "

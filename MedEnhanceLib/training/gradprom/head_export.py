@@ -24,7 +24,7 @@ def export_structures(
     folder: Path,
     config: TrainHeadConfig,
     model: StructureModel,
-    counts: tuple[int, int],
+    counts: tuple[int, int, int],
     seconds: float,
     enhancer: Enhancer | None = None,
 ) -> Bundle:
@@ -34,7 +34,7 @@ def export_structures(
         folder: of the bundle; replaced if it exists.
         config: of the training.
         model: with averaged weights.
-        counts: of label maps that were painted, and of labeled images.
+        counts: of label maps that were painted, of labeled images, and of those for sizes alone.
         seconds: duration of the training.
         enhancer: of some of the painted scans; None: none was enhanced.
     """
@@ -47,10 +47,12 @@ def export_structures(
     of_body = f" of the {config.anatomy}" if config.anatomy else ""
     origin = config.label_origin or "given; who drew them is not stated"
     names = ", ".join(model.anatomy.structures)
-    recorded, enhanced, gradprom = config.to_json() | {"device": "", "images": ""}, "", {}
-    (maps, images), shown = counts, ""
+    recorded = config.to_json() | {"device": "", "images": "", "sizes_from": ""}
+    (maps, images, sized), shown, enhanced, fitted, gradprom = counts, "", "", "", {}
     if images:
         shown = f", {config.image_share:.0%} showing one of {images} labeled images instead"
+    if sized:
+        fitted = f"; sizes fitted on {sized} labeled images"
     if enhancer:
         name, share = enhancer.identity["name"], config.enhanced_share
         enhanced = f", {share:.0%} of them with noise that {name} removed"
@@ -80,7 +82,8 @@ def export_structures(
             "config": recorded,
             "seconds": round(seconds),
             "summary": f"{config.steps} steps, each on a scan painted from one of {maps} label "
-            f"maps{of_body}{shown}{enhanced}, seed {config.seed}, {seconds / 60:.0f} minutes",
+            f"maps{of_body}{shown}{enhanced}, seed {config.seed}, {seconds / 60:.0f} minutes"
+            f"{fitted}",
         },
         "data": list(config.data),
         "warnings": [*training_length_limits(config.steps), *config.warnings],

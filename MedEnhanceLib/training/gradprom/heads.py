@@ -41,6 +41,7 @@ from MedEnhanceLib.training.gradprom.label_maps import (
 )
 from MedEnhanceLib.training.gradprom.measuring import measure
 from MedEnhanceLib.training.gradprom.painting import NO_SIDE, UNKNOWN, Painted, Painter
+from MedEnhanceLib.training.gradprom.sizes import fit_sizes
 
 Scan = TypeVar("Scan")
 # Chosen in trials (decision 0075); no table isolates them. Measured by Benchmarks/segmentation.py.
@@ -57,8 +58,8 @@ _FASTER = 2.0
 #: A structure of fewer voxels in a scan does not enter the Dice term.
 _FEWEST = 20
 #: Seconds of two cores, about, by which progress is split: reading and alignment of a map, a voxel
-#: of a step of locator and corrector, and the measurement.
-_READ_S, _ALIGN_S, _VOXEL_S, _MEASURE_S = 0.5, 4.0, 5e-6, 300.0
+#: of a step of locator and corrector, an image for sizes, and the measurement.
+_READ_S, _ALIGN_S, _VOXEL_S, _SIZE_S, _MEASURE_S = 0.5, 4.0, 5e-6, 30.0, 300.0
 
 
 @without_tf32
@@ -92,9 +93,12 @@ def train_head(
     monitor = monitor or Monitor()
     device = begin_training(config.device, out, monitor)
     training, held_out = split_maps(config, folder)
-    labeled = find_labeled_images(Path(config.images)) if config.images else {}
+    labeled, sized = (
+        find_labeled_images(Path(folder)) if folder else {}
+        for folder in (config.images, config.sizes_from)
+    )
     count = len(training)
-    parts = _parts(config, (count, len(held_out), len(labeled)), monitor)
+    parts = _parts(config, (count, len(held_out), len(labeled), len(sized)), monitor)
     volumes = read_maps([*training, *held_out], next(parts))
     values = sorted({int(value) for volume in volumes for value in np.unique(volume.voxels)})
     anatomy = Anatomy.of(
@@ -116,10 +120,13 @@ def train_head(
     corrector, seconds = _train_corrector(config, corrector, painter, device, out, steps, enhancer)
     model = StructureModel(config.name, anatomy, space, locator, corrector, {}, {})
     measured: dict[str, Any] = {}
+    sizing = next(parts)
+    if sized:
+        model = replace(model, sizes=fit_sizes(model, sized, config.modality, sizing))
     if held_out:
         others = Painter(maps[drawn:], placements[drawn:], space, anatomy)
         model, measured = measure(model, others, config, next(parts))
-    counts = count, sum(len(item.images) for item in maps)
+    counts = count, sum(len(item.images) for item in maps), len(sized)
     bundle = export_structures(out / config.name, config, model, counts, seconds, enhancer)
     if measured:
         record_fields(bundle.folder, measured)
@@ -128,19 +135,25 @@ def train_head(
 
 
 def _parts(
-    config: TrainHeadConfig, counts: tuple[int, int, int], monitor: Monitor
+    config: TrainHeadConfig, counts: tuple[int, int, int, int], monitor: Monitor
 ) -> Iterator[Monitor]:
-    """Split progress as time: reading, alignment, locator, corrector, measurement.
+    """Split progress as time: reading, alignment, locator, corrector, sizes, measurement.
 
     Args:
         config: of the training.
-        counts: of label maps trained on and held out, and of those with images, read in turn.
+        counts: of label maps trained on and held out, of those with images, read in turn, and of
+            images for sizes.
         monitor: of the whole training.
     """
-    training, held_out, labeled = counts
+    training, held_out, labeled, sized = counts
     scan = _VOXEL_S * prod(config.sides)
-    costs = [_READ_S * (training + held_out), _READ_S * labeled, _ALIGN_S * sum(counts)]
-    costs += [scan * config.locator_steps, scan * config.steps, _MEASURE_S * bool(held_out)]
+    costs = [
+        _READ_S * (training + held_out),
+        _READ_S * labeled,
+        _ALIGN_S * (training + held_out + labeled),
+    ]
+    costs += [scan * config.locator_steps, scan * config.steps]
+    costs += [_SIZE_S * sized, _MEASURE_S * bool(held_out)]
     ends = [end / sum(costs) for end in accumulate(costs, initial=0.0)]
     return (monitor.part(first, last) for first, last in pairwise(ends))
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from MedEnhanceLib.core.labels import Label, color_of
 from MedEnhanceLib.core.volume import Volume
@@ -52,7 +51,7 @@ def read_maps(paths: list[Path], monitor: Monitor) -> list[Volume]:
     volumes = []
     for number, path in enumerate(paths):
         monitor.progress(number / len(paths), f"reading {path.name}")
-        volumes.append(_cropped(_labels_in(path)))
+        volumes.append(_cropped(read_labels(path)))
     return volumes
 
 
@@ -114,7 +113,7 @@ def read_labeled_images(
     stated = [value for tissue in anatomy.tissues for value in tissue.values]
     for number, (path, images) in enumerate(found.items()):
         monitor.progress(number / len(found), f"reading {path.name}")
-        volume = _labels_in(path)
+        volume = read_labels(path)
         item = tissue_map(volume, anatomy)
         shown = {0, *anatomy.tissue_classes[np.unique(item.tissues & 127)].tolist()}
         lacking = [name for index, name in enumerate(anatomy.classes) if index not in shown]
@@ -124,12 +123,14 @@ def read_labeled_images(
                 "Label every structure, by the values of the configuration, or leave it out.",
             )
         item.tissues[~np.isin(volume.voxels, stated if lacking else [0, *stated])] = UNLABELED
-        shots = tuple(_image_at(each, volume, modality) for each in images)
-        maps.append(replace(item, images=shots))
+        shots = [image_beside(each, volume, modality).voxels for each in images]
+        scaled = tuple(normalize(torch.from_numpy(shot.astype(np.float32))) for shot in shots)
+        maps.append(replace(item, images=scaled))
     return maps
 
 
-def _labels_in(path: Path) -> Volume:
+def read_labels(path: Path) -> Volume:
+    """Read a label map, upright; raises InputError where its values are no labels."""
     volume = load(path, modality="SEG").single().upright()
     voxels = volume.voxels
     is_whole = np.issubdtype(voxels.dtype, np.integer) or bool((voxels == voxels.round()).all())
@@ -141,14 +142,14 @@ def _labels_in(path: Path) -> Volume:
     return replace(volume, voxels=voxels.astype(np.uint16))
 
 
-def _image_at(path: Path, labels: Volume, modality: str) -> Tensor:
-    """Read an image on the grid of its label map, [K, J, I], 0 to 1."""
+def image_beside(path: Path, labels: Volume, modality: str) -> Volume:
+    """Read an image that lies on the grid of its label map; raises InputError for another."""
     volume = load(path, modality=modality).single().upright()
     if volume.shape != labels.shape or not volume.geometry.is_close(
         labels.geometry, _OFF, shape=volume.shape
     ):
         raise InputError(f"{path}: not on the grid of its label map", "Resample that to the image.")
-    return normalize(torch.from_numpy(volume.voxels.astype(np.float32)))
+    return volume
 
 
 def _cropped(volume: Volume) -> Volume:

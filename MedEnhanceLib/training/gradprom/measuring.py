@@ -98,7 +98,7 @@ def measure(
     """Measure a head on painted scans of held-out maps.
 
     Args:
-        model: as it was trained.
+        model: as it was trained; with sizes if labeled images gave them.
         painter: of maps that were not trained on.
         config: of the training.
         monitor: progress and cancelling.
@@ -124,11 +124,11 @@ def measure(
     found, misplaced = ([each[index] for index in usual] for each in (found, misplaced))
     if len(found) < _LEAST_SCANS:
         return replace(model, limits=limits), {}
-    # The sizes by which volumes are judged come from the other half of the scans.
-    halves = [_sizes(model, misplaced[part::2]) for part in (1, 0)]
+    # The sizes by which volumes are judged come from the other half of the scans, or from images.
+    halves = [model.sizes or _sizes(model, misplaced[part::2]) for part in (1, 0)]
     volumes = np.concatenate([_ratios(model, found[n::2], halves[n]) for n in (0, 1)])
     names, scans = model.anatomy.structures, [*found, *misplaced]
-    model = replace(model, limits=limits, sizes=_sizes(model, misplaced))
+    model = replace(model, limits=limits, sizes=model.sizes or _sizes(model, misplaced))
     true, expected, *_ = np.stack([seen.judged(model) for seen in scans], 1)
     information = np.array([seen.location.information for seen in scans])
     model = replace(

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from Library.training.gradprom import structure_maps as heads
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.structures.anatomy import UNLABELED
+from MedEnhanceLib.gradprom.structures.correcting import ClassShares
+from MedEnhanceLib.gradprom.structures.locating import CoarseScan, Location
+from MedEnhanceLib.gradprom.structures.model import StructureModel
+from MedEnhanceLib.gradprom.structures.segmenting import PlacedScan, label_voxels
 from MedEnhanceLib.gradprom.structures.space import Placement, Space, TissueMap, make_space
+from MedEnhanceLib.io import save
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.training.gradprom import painting
+from MedEnhanceLib.training.gradprom import painting, sizes
 from MedEnhanceLib.training.gradprom.heads import class_loss
+from MedEnhanceLib.training.gradprom.label_maps import find_labeled_images
 from MedEnhanceLib.training.gradprom.painting import UNKNOWN, Painter
+from MedEnhanceLib.training.gradprom.sizes import fit_sizes
 
 
 def _brain_alone(item: TissueMap) -> TissueMap:
@@ -92,3 +101,38 @@ def test_images_are_drawn_as_often_as_is_stated(
     painter = Painter(drawn, placements, space, heads.anatomy(), image_share=0.5)
     scans = [painter.draw(np.random.default_rng(seed), (32, 32, 32)) for seed in range(20)]
     assert 4 <= sum(bool((scan.classes == UNKNOWN).any()) for scan in scans) <= 16
+
+
+def test_sizes_from_images_make_the_volumes_of_their_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anatomy, truth = heads.anatomy(), heads.label_values()
+    spacing = (heads.VOXEL_MM,) * 3
+    image = Volume.from_array(np.ones(truth.shape, np.float32), spacing=spacing, modality="MR")
+    save(image.with_voxels(truth), tmp_path / "sub-1_dseg.nii.gz")
+    save(image, tmp_path / "sub-1_T1w.nii.gz")
+    classes = anatomy.tissue_classes[anatomy.painted(truth) & 127]
+    shown = torch.nn.functional.one_hot(torch.from_numpy(classes).long(), 5).movedim(-1, 0)
+    share = painting.smooth_all(shown.float(), 1.0)
+    share[2] *= 9  # the core takes what is its neighbors'
+    scan = CoarseScan(torch.zeros(shown.shape[1:]), (0.0, 2.0), torch.full((3,), 6.0))
+    place = Location(Placement.linear(torch.eye(3, 4)), (), 1.0, (1.0, 1.0), 100.0)
+    left = torch.from_numpy(np.isin(truth, (heads.LEFT, heads.LEFT_CORE))).float()
+    window = ClassShares(
+        (0, 0, 0), torch.full((3,), 6.0), share / share.sum(0), left, place.placement
+    )
+    monkeypatch.setattr(sizes, "place", lambda volume, _: PlacedScan(volume, scan, place))
+    monkeypatch.setattr(sizes, "correct", lambda *_: window)
+    model = StructureModel("toy", anatomy, *[None] * 3, {}, {})
+
+    labeled = find_labeled_images(tmp_path)
+    fitted = replace(model, sizes=fit_sizes(model, labeled, "MR", Monitor()))
+
+    def core(each: StructureModel) -> float:
+        sized = replace(window, share=each.weighted(window.share))
+        labels, _ = label_voxels(image, scan, sized, each, Monitor())
+        return float(np.isin(labels, (heads.LEFT_CORE, heads.RIGHT_CORE)).sum())
+
+    true = np.isin(truth, (heads.LEFT_CORE, heads.RIGHT_CORE)).sum()
+    assert core(model) > 1.2 * true
+    assert core(fitted) == pytest.approx(true, rel=0.05)
