@@ -143,7 +143,14 @@ def read_labels(path: Path) -> Volume:
 
 
 def image_beside(path: Path, labels: Volume, modality: str) -> Volume:
-    """Read an image that lies on the grid of its label map; raises InputError for another."""
+    """Read an image that lies on the grid of its label map.
+
+    Args:
+        path: of the image.
+        labels: its label map, upright.
+        modality: of the image.
+    Raises InputError for an image on another grid.
+    """
     volume = load(path, modality=modality).single().upright()
     if volume.shape != labels.shape or not volume.geometry.is_close(
         labels.geometry, _OFF, shape=volume.shape
