@@ -22,8 +22,9 @@ from MedEnhanceLib.learning.precision import mixed_precision
 #: coarsest stage needs more than one.
 MULTIPLE, _LEAST = 16, 32
 # Chosen in trials (decision 0075); no table isolates them. Measured by Benchmarks/segmentation.py.
-#: Estimations of the classes, and steps by which the placement is refined between two of them.
-_LOOKS, _REFINED = 5, 25
+#: Estimations of the classes, and steps by which the placement is refined between two of them; of
+#: the cells each step sees one in so many.
+_LOOKS, _REFINED, _PARTS = 5, 25, 2
 #: Rounds of the mixture.
 _ROUNDS = 6
 #: Bins of a histogram; σ of their smoothing, in bins.
@@ -109,8 +110,9 @@ def _refine(
     inner = model.anatomy.inner(share)
     near = F.max_pool3d(inner[None, None], 7, stride=1, padding=3)[0, 0] > 0.5
     near &= index_grid(tuple(near.shape)).sum(-1) % 2 == 0  # half of the cells say as much
+    cells = points[near], share[:, near]
     return fit_placement(
-        model.space, points[near], share[:, near], placement, _REFINED, is_affine_fixed=False
+        model.space, *cells, placement, _REFINED, is_affine_fixed=False, parts=_PARTS
     )
 
 

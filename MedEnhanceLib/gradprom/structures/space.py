@@ -177,16 +177,18 @@ def fit_placement(
     steps: int,
     *,
     is_affine_fixed: bool = True,
+    parts: int = 1,
 ) -> Placement:
     """Find displacements that make the classes of points likely under the priors.
 
     Args:
         space: the priors.
-        points: [..., 3], mm of the volume.
-        shares: [C, ...], of the classes at these points.
+        points: [N, 3], mm of the volume.
+        shares: [C, N], of the classes at these points.
         start: to begin with.
         steps: of the optimizer (Adam).
         is_affine_fixed: whether the affine of `start` stays.
+        parts: steps in which all points are seen once, a part of them in each.
     """
     low, node, sides = space.nodes()
     nodes = index_grid(sides) * node + low
@@ -194,13 +196,15 @@ def fit_placement(
     field = (begin(nodes) - nodes).movedim(-1, 0).contiguous().requires_grad_()
     change = torch.zeros(3, 4, requires_grad=not is_affine_fixed)
     optimizer = torch.optim.Adam([field] if is_affine_fixed else [field, change], lr=_STEP_MM)
-    weight = shares.sum(0).clamp_min(1e-6).sum()
+    weight = shares.sum(0).clamp_min(1e-6).sum() / parts
     square = torch.cat([start.affine, torch.tensor([[0.0, 0, 0, 1]])])
-    for _ in range(steps):
+    for number in range(steps):
+        seen = slice(number % parts, None, parts)
         # Entries of the linear part move places at _ARM_MM from the center as a shift does.
         moved = torch.cat([change[:, :3] / _ARM_MM + torch.eye(3), change[:, 3:]], 1)
         placement = Placement(moved @ square, field, low, node)
-        likelihood = (shares * (space.at(placement(points)) + _FLOOR).log()).sum() / weight
+        logs = (space.at(placement(points[seen])) + _FLOOR).log()
+        likelihood = (shares[:, seen] * logs).sum() / weight
         bending = sum((field.diff(dim=axis) ** 2).mean() for axis in (1, 2, 3))
         optimizer.zero_grad()
         (_STIFFNESS * bending / 9 - likelihood).backward()  # type: ignore[no-untyped-call]
