@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +29,7 @@ _LOOKS, _REFINED, _PARTS = 5, 25, 2
 #: Rounds of the mixture.
 _ROUNDS = 6
 #: Bins of a histogram; σ of their smoothing, in bins.
-_BINS, _BLUR = 48, 1.3
+BINS, _BLUR = 48, 1.3
 #: Voxels at which a class trusts its own histogram by half; fewer borrow from all of its prior.
 _FEW = 300.0
 #: Every how many voxels enter the histograms: prime, so that all columns do.
@@ -136,25 +137,44 @@ def posteriors(image: Tensor, prior: Tensor) -> Tensor:
         prior: [C, k, j, i], shares in cells of two voxels a side.
     Returns shares [C, K, J, I].
     """
-    fine = F.interpolate(prior[None], size=image.shape, mode="trilinear", align_corners=False)[0]
-    fine = (fine + 1e-4) / (1 + len(fine) * 1e-4)
-    bins = (image * (_BINS - 1)).round().long().clamp(0, _BINS - 1)
+    fine, bins = voxel_prior(prior, image.shape), bins_of(image)
+    share = fine * fit_histograms(fine, bins)[:, bins]
+    return share / share.sum(0, keepdim=True)
+
+
+def voxel_prior(prior: Tensor, sides: Sequence[int]) -> Tensor:
+    """Interpolate shares [C, k, j, i] in cells at the voxels of a window: [C, K, J, I], above 0."""
+    fine = F.interpolate(prior[None], size=sides, mode="trilinear", align_corners=False)[0]
+    return (fine + 1e-4) / (1 + len(fine) * 1e-4)
+
+
+def bins_of(image: Tensor) -> Tensor:
+    """Return the bins of intensities from 0 to 1."""
+    return (image * (BINS - 1)).round().long().clamp(0, BINS - 1)
+
+
+def fit_histograms(fine: Tensor, bins: Tensor) -> Tensor:
+    """Estimate the histogram of each class, [C, BINS].
+
+    Args:
+        fine: [C, K, J, I], priors of voxels.
+        bins: [K, J, I], of their intensities.
+    """
     # Histograms are estimated from a part of the voxels: all of them only take longer.
     few, few_bins = fine.reshape(len(fine), -1)[:, ::_EACH], bins.reshape(-1)[::_EACH]
     likelihood = _histograms(few, few_bins)
     for _ in range(_ROUNDS - 1):
         share = few * likelihood[:, few_bins]
         likelihood = _histograms(share / share.sum(0, keepdim=True), few_bins)
-    share = fine * likelihood[:, bins]
-    return share / share.sum(0, keepdim=True)
+    return likelihood
 
 
 def _histograms(share: Tensor, bins: Tensor) -> Tensor:
     """Return the smoothed distribution of each class over the bins: [C, bins]."""
     taps = torch.exp(-0.5 * (torch.arange(-4, 5) / _BLUR) ** 2)
-    counts = torch.zeros(len(share), _BINS).index_add_(1, bins, share * _EACH)
+    counts = torch.zeros(len(share), BINS).index_add_(1, bins, share * _EACH)
     total = counts.sum(1, keepdim=True) + 1e-3
     lines = F.pad((counts / total)[:, None], (4, 4), mode="replicate")
     smoothed = F.conv1d(lines, (taps / taps.sum()).view(1, 1, -1))[:, 0] + 1e-4
     trust = total / (total + _FEW)
-    return trust * smoothed / smoothed.sum(1, keepdim=True) + (1 - trust) / _BINS
+    return trust * smoothed / smoothed.sum(1, keepdim=True) + (1 - trust) / BINS

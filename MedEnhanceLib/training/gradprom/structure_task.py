@@ -1,8 +1,7 @@
 """A frozen head from label maps that teaches an enhancer: its loss in a window, its Dice in scans.
 
-No reader's labels are needed: those of the head itself on the clean scan are the truth. Priors,
-places and posteriors of the mixture are also those of the clean scan, so that the gradient passes
-through the image alone.
+No reader's labels are needed: those of the head itself on the clean scan are the truth. Priors and
+places are also those of the clean scan; the mixture is that of the image at hand, as users have it.
 """
 
 from __future__ import annotations
@@ -29,7 +28,14 @@ from MedEnhanceLib.core.volume import Enhance, Volume
 from MedEnhanceLib.degradation.lowdose import ELECTRONIC
 from MedEnhanceLib.degradation.pipeline import LowDose, Rician
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.gradprom.structures.correcting import MULTIPLE, correct, posteriors
+from MedEnhanceLib.gradprom.structures.correcting import (
+    BINS,
+    MULTIPLE,
+    bins_of,
+    correct,
+    fit_histograms,
+    voxel_prior,
+)
 from MedEnhanceLib.gradprom.structures.locating import resampling
 from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structures
 from MedEnhanceLib.gradprom.structures.networks import VOXEL_MM
@@ -49,6 +55,8 @@ _PHOTONS = 5e3
 _CLEAN, _NOISY = "clean", "noisy"
 #: Share of a training's progress that reading the scans takes, before its first step.
 _READING = 0.03
+#: Voxels of a window at which a class trusts its own changes of intensity by half.
+_FEW = 30.0
 #: Voxels of 2 mm around a window that the corrector sees as well.
 _MARGIN = 8
 
@@ -134,7 +142,7 @@ class StructuresTask:
             half = tuple(slice(side.start // 2, side.stop // 2) for side in box)
             places = scene.places[(slice(None), *half)]
             prior = self._model.space.at(places.movedim(0, -1))
-            share = scene.share[(slice(None), *box)].float()
+            share = scene.shares(scan.cpu(), prior, box, seen)
             inputs = (each.to(image.device)[None] for each in (share, prior, places))
             logits, _ = self._corrector(scan[None, None], *inputs)
             inside = logits[(slice(None), slice(None), *seen)].cpu()
@@ -221,7 +229,7 @@ class _Scene:
         gain: units of `image` in one of `clean`.
         image: [k, j, i], not clipped to 0 to 1.
         resampling: for each axis the weights of the scan's voxels, [k, K].
-        share: [C, k, j, i], float16, posteriors of the mixture.
+        histograms: [C, BINS], of the classes.
         places: [3, k/2, j/2, i/2], mm of the common space.
         classes: [k, j, i].
     """
@@ -232,7 +240,7 @@ class _Scene:
     gain: float
     image: Tensor
     resampling: tuple[Tensor, ...]
-    share: Tensor
+    histograms: Tensor
     places: Tensor
     classes: Tensor
 
@@ -253,7 +261,7 @@ class _Scene:
         image = (grid.image - low) / (high - low)
         for axis, (at, n) in enumerate(zip(window.start, sides, strict=True)):
             image = _part(image, axis, at, n)
-        share = posteriors(image.clamp(0, 1), model.space.at(places))
+        fine = voxel_prior(model.space.at(places), image.shape)
         weights = resampling(volume, grid.image.shape, VOXEL_MM)
         scaling = scaling_for(volume)
         return cls(
@@ -263,7 +271,7 @@ class _Scene:
             scaling.scale / (high - low),
             image,
             tuple(map(_part, weights, (0, 0, 0), window.start, sides)),
-            share.half(),
+            fit_histograms(fine, bins_of(image.clamp(0, 1))),
             places.movedim(-1, 0).contiguous(),
             window.share.argmax(0).to(torch.uint8),
         )
@@ -275,6 +283,37 @@ class _Scene:
             near = weights[:, where[axis]].to(window.device)
             change = torch.tensordot(change, near, dims=([0], [1]))  # its axis comes last
         return (self.image.to(window.device) + change).clamp(0, 1)
+
+    def shares(
+        self, scan: Tensor, prior: Tensor, box: tuple[slice, ...], seen: tuple[slice, ...]
+    ) -> Tensor:
+        """Estimate classes as the mixture of a scan would that is everywhere like its window.
+
+        A mixture needs a whole scan; a window has too few voxels. So the histogram of each class in
+        the clean scan is convolved with the changes of the intensities of that class in the window.
+        Histograms have no gradient: it passes through the places of intensities on them.
+
+        Args:
+            scan: [k, j, i] of the box, by `image_with`.
+            prior: [C, k/2, j/2, i/2] of the box.
+            box: in the image.
+            seen: the window's part of the box.
+        Returns [C, k, j, i].
+        """
+        fine = voxel_prior(prior, scan.shape)
+        clean, now = bins_of(self.image[box].clamp(0, 1)), bins_of(scan.detach())
+        share = fine * self.histograms[:, clean]
+        share = (share / share.sum(0))[(slice(None), *seen)].flatten(1)
+        change = (now - clean)[seen].flatten() + BINS - 1
+        counts = torch.zeros(len(share), 2 * BINS - 1).index_add_(1, change, share)
+        counts += _FEW * counts.sum(0) / counts.sum()
+        kernels = counts.flip(1)[:, None]  # conv1d correlates
+        lines = F.conv1d(self.histograms[None], kernels, padding=BINS - 1, groups=len(counts))[0]
+        lines = lines / lines.sum(1, keepdim=True)
+        at = scan * (BINS - 1)
+        low = at.detach().long().clamp(max=BINS - 2)
+        share = fine * torch.lerp(lines[:, low], lines[:, low + 1], at - low)
+        return share / share.sum(0)
 
     def box(self, where: tuple[slice, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
         """Return what the corrector sees of a window, and the window's part of that."""

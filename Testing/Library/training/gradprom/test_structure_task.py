@@ -16,6 +16,7 @@ from Library.training.gradprom.pair import OpenGate
 import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.bundles.export import comparison, load_tensors
 from MedEnhanceLib.bundles.store import Bundle, open_bundle, read_bundle
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.volume import Volume
@@ -34,6 +35,7 @@ from MedEnhanceLib.training.gradprom import structure_task
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.training.gradprom.gate import GradientGate
 from MedEnhanceLib.training.gradprom.head_export import export_structures
+from MedEnhanceLib.training.gradprom.heads import class_loss
 from MedEnhanceLib.training.gradprom.structure_task import StructuresTask
 from MedEnhanceLib.training.hqg.config import TrainConfig
 from MedEnhanceLib.training.hqg.enhancer_export import export_enhancer
@@ -149,6 +151,41 @@ def test_numbers_say_which_scan_and_place_the_loss_is_of(segmenter: str, data: P
     assert all(noisy > clean for clean, noisy in losses)
     nowhere = torch.rand(4, 5, 6, requires_grad=True)
     assert task.loss(nowhere, torch.zeros(4, 5, 6, dtype=torch.long)) == 0
+
+
+@pytest.mark.slow
+def test_the_loss_sees_the_damage_that_users_see(segmenter: str, data: Path) -> None:
+    """Noise, and slices of three: half at least of what they add to the loss of a user's classes.
+
+    Its gradient leads out of the damage.
+    """
+    task = task_of(segmenter, data)
+    _, volume, numbers = [*task.subjects(Monitor())][1]
+    scaling, where = scaling_for(volume), (slice(8, 24), slice(6, 42), slice(4, 40))
+    clean = scaling.apply(volume.voxels)
+    noise = np.random.default_rng(0).normal(0, 0.15, clean.shape).astype(np.float32)
+    slices = clean.copy()
+    slices[1:31] = clean[1:31].reshape(10, 3, *clean.shape[1:]).mean(1).repeat(3, 0)
+
+    def losses(image: Floats) -> tuple[float, float, float]:
+        """Loss in a window; of a user's classes of the scan; cosine of gradient and damage."""
+        placed = segmenting.place(volume.with_voxels(scaling.undo(image)).upright(), task._model)
+        assert placed.location is not None
+        share = correcting.correct(placed.scan, placed.location, task._model).share
+        users = class_loss(share.clamp_min(1e-6).log()[None], task._scenes[1].classes)
+        window = torch.from_numpy(image[where]).requires_grad_()
+        loss = task.loss(window, torch.from_numpy(numbers[where].astype(np.int64)))
+        (gradient,) = torch.autograd.grad(loss, [window])
+        damage = torch.from_numpy((image - clean)[where])
+        cosine = torch.nn.functional.cosine_similarity(gradient.flatten(), damage.flatten(), 0)
+        return float(loss.detach()), float(users), float(cosine)
+
+    before = losses(clean)
+    for damaged in (clean + noise, slices):
+        loss, users, cosine = losses(damaged)
+        assert users - before[1] > 0.02, "the damage is one"
+        assert loss - before[0] > (users - before[1]) / 2
+        assert cosine > 0.1, "with fixed shares next to nothing"
 
 
 def test_the_truth_is_what_the_head_labels_on_the_clean_scan(segmenter: str, data: Path) -> None:
