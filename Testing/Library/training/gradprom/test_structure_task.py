@@ -96,7 +96,7 @@ def segmenter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     fields = {"preset": "smoke", "name": "toy", "structures": STRUCTURES, "modality": "MR"}
     sizes = {"widths": [4, 4], "locator_widths": [4, 4]}
     config = TrainHeadConfig.from_json({**fields, **sizes})
-    folder = export_structures(tmp_path / "toy", config, model, (3, 0), 0.0).folder
+    folder = export_structures(tmp_path / "toy", config, model, (3, 0, 0), 0.0).folder
 
     def locate(grid: CoarseScan, *_: object) -> Location:
         center = torch.tensor(grid.image.shape[::-1]) * grid.step_mm / 2
