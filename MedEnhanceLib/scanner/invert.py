@@ -9,7 +9,7 @@ nor curve.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters.bias_field import measure_bias_field
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.scanner.measure import PASSES, scale_of, softened, tissue_of
-from MedEnhanceLib.scanner.scanner import AXES, Resolution, Scanner
+from MedEnhanceLib.scanner.scanner import Scanner
 
 #: What can be left out, in order.
 STEPS = ("noise", "field", "resolution", "curve")
@@ -64,16 +64,12 @@ class Inversion:
 
     def seen_again(self) -> Floats:
         """Put the result behind the scanner again, without noise."""
-        values = self.voxels
-        if "curve" in self.steps and self.scanner.curve:
-            scale = np.float32(self.scale)
-            values = scale * self.scanner.curve.to_scanner(values / scale)
+        values, scale = self.voxels, np.float32(self.scale)
+        if "curve" in self.steps and self.scanner.contrast:
+            values = scale * self.scanner.contrast.at(values / scale)
         values = values * self.bias_field
         if "resolution" in self.steps:
-            for axis, resolution in enumerate(self.scanner.axes):
-                values = _filtered(
-                    values, axis, partial(resolution.at, spacing_mm=self.spacing[axis])
-                )
+            values = _filtered(values, self.scanner, self.spacing, lambda transfer: transfer)
         return values
 
 
@@ -121,17 +117,15 @@ def invert(
     tissue = _tissue_in(values, scan)
     if "resolution" in steps:
         constant = _constant(values, before / removed, tissue, sigma, steps)
-        for axis, resolution in enumerate(scanner.axes):
-            wiener = partial(_wiener, resolution, spacing[axis], constant)
-            values = _filtered(values, axis, wiener)
-        gains = [_gain(resolution, constant) for resolution in scanner.axes]
-        named = zip(AXES, gains, strict=True)
-        facts["resolution"] = {"constant": round(constant, 3), "gain": dict(named)}
+        values = _filtered(
+            values, scanner, spacing, lambda h: (1 + constant) * h / (h**2 + constant)
+        )
+        facts["resolution"] = {"constant": round(constant, 3)}
     values = values if is_absolute else np.maximum(values, 0)
     scale = 1.0
-    if "curve" in steps and scanner.curve:
+    if "curve" in steps and scanner.contrast:
         scale = scale_of(softened(values, spacing))
-        values = np.float32(scale) * scanner.curve.to_high_quality(values / np.float32(scale))
+        values = np.float32(scale) * scanner.contrast.inverse(values / np.float32(scale))
     result = Inversion(
         voxels=values.astype(np.float32), scanner=scanner, steps=steps, spacing=spacing,
         scale=scale, bias_field=removed, facts=facts,
@@ -167,25 +161,22 @@ def _constant(
     return float(np.clip(_CONSTANT * ratio**2, *_LIMITS))
 
 
-def _wiener(resolution: Resolution, spacing: float, constant: float, count: int) -> Doubles:
-    """Return the weight of each frequency; 1 at 0."""
-    transfer = resolution.at(count, spacing)
-    return (1 + constant) * transfer / (transfer**2 + constant)
-
-
-def _gain(resolution: Resolution, constant: float) -> float:
-    """Return the largest amplification of a frequency."""
-    transfer = np.asarray(resolution.mtf)
-    return round(float(np.max((1 + constant) * transfer / (transfer**2 + constant))), 2)
-
-
-def _filtered(values: Floats, axis: int, weights: Callable[[int], Doubles]) -> Floats:
-    """Weight the frequencies along an axis, whose ends are mirrored; `weights` takes its length."""
-    side = values.shape[axis]
-    margin = min(_MARGIN, side - 1)
-    widths = [(margin, margin) if other == axis else (0, 0) for other in range(3)]
-    padded = np.moveaxis(np.pad(values, widths, mode="reflect"), axis, -1)
-    count = padded.shape[-1]
-    spectrum = np.fft.rfft(padded) * weights(count).astype(np.float32)
-    result = np.fft.irfft(spectrum, count)[..., margin : margin + side]
-    return np.moveaxis(result, -1, axis).astype(np.float32)
+def _filtered(
+    values: Floats,
+    scanner: Scanner,
+    spacing: Sequence[float],
+    weight: Callable[[Doubles], Doubles],
+) -> Floats:
+    """Weight frequencies by the scanner's transfer along each axis; ends are mirrored."""
+    for axis, curve in enumerate(scanner.axes):
+        side = values.shape[axis]
+        margin = min(_MARGIN, side - 1)
+        widths = [(margin, margin) if other == axis else (0, 0) for other in range(3)]
+        padded = np.moveaxis(np.pad(values, widths, mode="reflect"), axis, -1)
+        count = padded.shape[-1]
+        places = np.fft.rfftfreq(count, spacing[axis])
+        transfer = np.interp(places, (0, *curve.places), (1, *curve.values))
+        spectrum = np.fft.rfft(padded) * weight(transfer).astype(np.float32)
+        line = np.fft.irfft(spectrum, count)[..., margin : margin + side]
+        values = np.moveaxis(line, -1, axis).astype(np.float32)
+    return values

@@ -30,14 +30,14 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.filters.bias_field import measure_bias_field
 from MedEnhanceLib.io.describe import card, refuse_not_finite
 from MedEnhanceLib.noise.estimate import NoiseEstimate, noise_of
+from MedEnhanceLib.noise.rician import amplitude
 from MedEnhanceLib.noise.tissue_blocks import BLOCK
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.scanner.scanner import (
     AXES,
-    ContrastCurve,
+    Curve,
     Measured,
     Pool,
-    Resolution,
     Scanner,
 )
 
@@ -47,8 +47,8 @@ FEWEST, ENOUGH = 3, 10
 _PART = (96, 192, 192)
 #: σ in mm of the blur before intensities are compared.
 _BLUR_MM = 2.0
-#: Tissue is above this share of its 99th percentile.
-_TISSUE = 0.1
+#: Tissue is above this share of its 99th percentile, and has as much of it around as 3 mm from air.
+_TISSUE, _INSIDE = 0.1, 0.95
 #: Quantiles of tissue, and intensities at which the curve is stated.
 _QUANTILES, _INTENSITIES = np.linspace(0.02, 0.99, 33), np.linspace(0, 1, 41)
 #: Least slope of the curve, over its mean slope: its inverse is not to amplify more than this.
@@ -59,7 +59,7 @@ PASSES = 3
 _FREQUENCIES, _LOWEST = 24, 0.15
 #: Frequencies of the other axes, over the highest of the finest axis: not the lowest ones, in which
 #: rests of the bias field are, and not the highest ones, in which noise is.
-_OTHERS = (0.06, 0.3)
+_OTHERS = (0.06, 0.2)
 #: Share of noise and signal that the signal of the scanner is where the transfer is measured;
 #: beyond, it falls off as a Gaussian.
 _SIGNAL = 0.2
@@ -90,11 +90,16 @@ class _Look:
     is_absolute: bool
 
     def soft(self) -> Floats:
-        """Blur without the bias of noise."""
-        if not self.noise.rician:
-            return softened(self.voxels, self.spacing)
-        power = softened(np.square(self.voxels), self.spacing)
-        return np.asarray(np.sqrt(np.maximum(power - 2 * np.float32(self.sigma) ** 2, 0)))
+        """Blur, and undo the bias of noise."""
+        mean = softened(self.voxels, self.spacing)
+        return amplitude(mean, np.full_like(mean, self.sigma)) if self.noise.rician else mean
+
+    @property
+    def inside(self) -> Mask:
+        """The tissue that is not beside air, whose edges look wider in strong contrast."""
+        tissue = tissue_of(self.soft())
+        inside = softened(tissue, self.spacing) > _INSIDE
+        return np.asarray(inside if inside.any() else tissue)
 
 
 def softened(voxels: Array, spacing: Sequence[float]) -> Floats:
@@ -185,8 +190,8 @@ def _compared(
 ) -> Scanner:
     """Compare the pools."""
     monitor.progress(0.8, "comparing the pools")
-    curve = None if modality == "CT" else _contrast(low, good)
-    resolutions = _resolutions(low, good, curve)
+    contrast = None if modality == "CT" else _contrast(low, good)
+    transfers = _transfers(low, good, contrast)
     counts = Counter(warning for look in low for warning in look.warnings)
     few = min(len(low), len(good))
     warnings = () if few >= ENOUGH else (f"a pool has {few} volumes: use {ENOUGH} or more",)
@@ -198,10 +203,10 @@ def _compared(
         high_quality=_pool(good),
         rician_share=float(np.mean([look.noise.rician for look in low])),
         spectrum=tuple(np.mean([look.noise.spectrum.ravel() for look in low], 0).tolist()),
-        curve=curve,
+        contrast=contrast,
         artifacts=tuple(f"{text} ({n} of {len(low)})" for text, n in counts.most_common()),
         warnings=warnings,
-        **dict(zip(AXES, resolutions, strict=True)),
+        **dict(zip(AXES, transfers, strict=True)),
     )
 
 
@@ -213,39 +218,27 @@ def _pool(looks: Sequence[_Look]) -> Pool:
     return Pool(
         files=tuple(look.name for look in looks),
         spacing_mm=(spacing[0], spacing[1], spacing[2]),
-        noise=_measured(noise),
-        field=_measured(field),
+        noise=_mean(noise),
+        field=_mean(field),
     )
 
 
-def _contrast(low: Sequence[_Look], good: Sequence[_Look]) -> ContrastCurve:
-    """Fit the curve to quantiles of both pools: a parabola on logarithmic axes.
+def _contrast(low: Sequence[_Look], good: Sequence[_Look]) -> Curve:
+    """Fit the curve to quantiles of both pools, as one through them would follow the patients."""
+    quantiles = (
+        np.array([np.quantile(look.soft()[look.inside], _QUANTILES) for look in pool])
+        for pool in (low, good)
+    )
+    return _curve(_INTENSITIES, *_jackknife(_fitted, *quantiles))
 
-    A curve through the quantiles would follow differences between patients.
+
+def _fitted(low: Doubles, good: Doubles) -> Doubles:
+    """Fit a parabola on logarithmic axes to quantiles, [volumes, quantiles].
+
+    Returns the intensities of the scanner at those of the good pool, ascending from 0.
     """
-    softs = [[look.soft() for look in pool] for pool in (low, good)]
-    least = _TISSUE
-    for degree in (1, 2):
-        quantiles = [
-            np.array([np.quantile(soft[soft > start], _QUANTILES) for soft in pool])
-            for pool, start in zip(softs, (least, _TISSUE), strict=True)
-        ]
-        fitted = partial(_fitted, degree=degree)
-        least = float(np.interp(_TISSUE, _INTENSITIES, fitted(*quantiles)))
-    value, spread = _jackknife(fitted, *quantiles)
-    low_end, high_end = np.maximum(value - spread, 0), value + spread
-    return ContrastCurve(
-        high_quality=tuple(_INTENSITIES.tolist()),
-        scanner=tuple(value.tolist()),
-        low=tuple(low_end.tolist()),
-        high=tuple(high_end.tolist()),
-    )
-
-
-def _fitted(low: Doubles, good: Doubles, *, degree: int) -> Doubles:
-    """Return the intensities of the scanner at those of the good pool, ascending from 0."""
     x, y = good.mean(0), low.mean(0)
-    fit = np.polyfit(np.log(x), np.log(y), degree, w=y)
+    fit = np.polyfit(np.log(x), np.log(y), 2, w=y)
     first = x[0] <= _INTENSITIES
     ends = np.exp(np.polyval(fit, np.log(_INTENSITIES[first])))
     curve = np.interp(_INTENSITIES, [0, *_INTENSITIES[first]], [0, *ends])
@@ -253,41 +246,24 @@ def _fitted(low: Doubles, good: Doubles, *, degree: int) -> Doubles:
     return np.concatenate([[0], np.cumsum(np.maximum(np.diff(curve), least))])
 
 
-def _resolutions(
-    low: Sequence[_Look], good: Sequence[_Look], curve: ContrastCurve | None
-) -> list[Resolution]:
+def _transfers(low: Sequence[_Look], good: Sequence[_Look], shown: Curve | None) -> list[Curve]:
     """Compare power along each axis; rows and columns are taken together where they agree."""
-    pools, places = [], []
-    for axis in range(3):
-        highest = 0.5 / float(np.median([look.spacing[axis] for look in low]))
-        frequencies = highest * (np.arange(_FREQUENCIES) + 1) / _FREQUENCIES
-        pools.append(
-            [
-                np.array([_power(look, axis, frequencies, shown) for look in pool])
-                for pool, shown in ((low, None), (good, curve))
-            ]
-        )
-        places.append(frequencies)
-    halves = [
-        _jackknife(partial(_half_of, place), *p) for place, p in zip(places, pools, strict=True)
-    ]
-    (rows, _), (columns, _) = halves[1:]
-    if abs(rows - columns) < np.hypot(*(spread for _, spread in halves[1:])):
-        pools[1:] = 2 * [[np.concatenate(pair, 1) for pair in zip(*pools[1:], strict=True)]]
-    return [_resolution(place, *pool) for place, pool in zip(places, pools, strict=True)]
-
-
-def _resolution(frequencies: Doubles, low: Doubles, good: Doubles) -> Resolution:
-    """Describe the transfer of one axis; arguments as of `_transfer`."""
-    mtf, spread = _jackknife(_transfer, low, good)
-    half, width = _jackknife(partial(_half_of, frequencies), low, good)
-    return Resolution(
-        frequencies=tuple(frequencies.tolist()),
-        mtf=tuple(mtf.tolist()),
-        low=tuple(np.maximum(mtf - spread, 0).tolist()),
-        high=tuple(np.minimum(mtf + spread, 1).tolist()),
-        mtf50=_interval(half, width),
+    spacing = np.median([look.spacing for look in low], axis=0)
+    places = [(np.arange(_FREQUENCIES) + 1) / _FREQUENCIES / (2 * mm) for mm in spacing]
+    scans, goods = (
+        np.moveaxis(np.array([_powers(look, places, curve) for look in pool]), 1, 0)
+        for pool, curve in ((low, None), (good, shown))
     )
+
+    def compared(axis: int, *axes: int) -> Curve:
+        pools = (np.moveaxis(pool[list(axes)], 0, 1) for pool in (scans, goods))
+        value, spread = _jackknife(_transfer, *pools)
+        return _curve(places[axis], value, spread, highest=1)
+
+    slices, rows, columns = (compared(axis, axis) for axis in range(3))
+    if max(rows.half.low, columns.half.low) < min(rows.half.high, columns.half.high):
+        rows, columns = compared(1, 1, 2), compared(2, 1, 2)
+    return [slices, rows, columns]
 
 
 def _transfer(low: Doubles, good: Doubles) -> Doubles:
@@ -298,8 +274,8 @@ def _transfer(low: Doubles, good: Doubles) -> Doubles:
     Returns the transfer at each frequency, the mean over the axes.
     """
     signal, noise = np.moveaxis(np.nanmean(low, 0), -1, 0)
-    reference = np.nanmean(good[..., 0], 0)
-    transfer = np.sqrt(np.maximum(signal, 0) / np.maximum(reference, 1e-12)).mean(0)
+    reference = np.maximum(np.nanmean(good[..., 0], 0), 1e-12)
+    transfer = np.sqrt(np.maximum(signal, 0) / reference).mean(0)
     lowest = max(1, round(_LOWEST * len(transfer)))
     transfer = np.minimum.accumulate(np.minimum(transfer / transfer[:lowest].mean(), 1))
     is_hidden = (signal < _SIGNAL * (signal + noise)).any(0) | (transfer <= 0)
@@ -310,66 +286,58 @@ def _transfer(low: Doubles, good: Doubles) -> Doubles:
     return transfer
 
 
-def _half_of(frequencies: Doubles, low: Doubles, good: Doubles) -> Doubles:
-    """Return the frequency at which half is left; other arguments as of `_transfer`."""
-    transfer = _transfer(low, good)
-    return np.asarray(np.interp(-0.5, -transfer, frequencies))
-
-
-def _power(look: _Look, axis: int, frequencies: Doubles, shown: ContrastCurve | None) -> Doubles:
-    """Measure power along an axis, [1, frequencies, 2], as `_transfer` takes it."""
-    voxels = look.voxels if shown is None else shown.to_scanner(look.voxels)
+def _powers(look: _Look, places: Sequence[Doubles], shown: Curve | None) -> list[Doubles]:
+    """Measure power along each axis, [frequencies, 2], as `_transfer` takes it."""
+    voxels = look.voxels if shown is None else shown.at(look.voxels)
     sides = [np.hanning(side + 2)[1:-1].astype(np.float32) for side in voxels.shape]
     window = np.einsum("k,j,i->kji", *sides)
     weight = float(np.sum(window**2, dtype=float))
     mean = float(np.sum(voxels * window, dtype=float) / np.sum(window, dtype=float))
     spectrum = np.square(np.abs(np.fft.fftn((voxels - mean) * window))) / weight
-    spectrum = np.moveaxis(spectrum, axis, -1)
-    finest = min(look.spacing)
-    others = [
-        2 * finest / look.spacing[other] * np.abs(np.fft.fftfreq(voxels.shape[other]))
-        for other in range(3)
-        if other != axis
-    ]
-    distance = np.maximum(others[0][:, None], others[1])
-    power = spectrum[(distance > _OTHERS[0]) & (distance <= _OTHERS[1])].mean(0)
-    count = voxels.shape[axis] // 2 + 1
-    power = (power[:count] + power[-np.arange(count)]) / 2
-    known = np.arange(count) / voxels.shape[axis]
-    cosines = np.moveaxis(look.noise.spectrum, axis, -1)[0, 0]
-    noise = look.sigma**2 * np.interp(known, np.arange(BLOCK) / (2 * BLOCK), cosines)
+    variance = look.sigma**2
     if look.noise.rician:  # air has less
         is_air = (look.soft() < 2 * look.sigma) * window**2
-        noise *= 1 - (1 - _OF_AIR) * float(np.sum(is_air, dtype=float)) / weight
-    signal = power - noise
-    level = signal[known <= max(_LOWEST / 2, 1.01 * known[1])].mean()
-    at = [
-        np.interp(frequencies, known / look.spacing[axis], each / level, right=np.nan)
-        for each in (signal, noise)
-    ]
-    return np.stack(at, axis=-1)[None]
+        variance *= 1 - (1 - _OF_AIR) * float(np.sum(is_air, dtype=float)) / weight
+    cycles = [np.abs(np.fft.fftfreq(side)) for side in voxels.shape]
+    relative = [2 * min(look.spacing) / mm * f for mm, f in zip(look.spacing, cycles, strict=True)]
+    powers = []
+    for axis, (mm, wanted) in enumerate(zip(look.spacing, places, strict=True)):
+        first, second = (relative[other] for other in range(3) if other != axis)
+        distance = np.maximum(first[:, None], second)
+        among = (distance > _OTHERS[0]) & (distance <= _OTHERS[1])
+        power = np.moveaxis(spectrum, axis, -1)[among].mean(0)
+        known = cycles[axis][: len(power) // 2 + 1]
+        cosines = np.moveaxis(look.noise.spectrum, axis, -1)[0, 0]
+        noise = variance * np.interp(known, np.arange(BLOCK) / (2 * BLOCK), cosines)
+        signal = power[: len(known)] - noise
+        level = signal[known <= max(_LOWEST / 2, known[1])].mean()
+        lines = [np.interp(wanted, known / mm, line, right=np.nan) for line in (signal, noise)]
+        powers.append(np.stack(lines, -1) / level)
+    return powers
 
 
-def _measured(values: Sequence[float]) -> Measured:
+def _curve(places: Doubles, values: Doubles, spread: Doubles, highest: float = 1e6) -> Curve:
+    ends = np.clip([values - spread, values + spread], 0, highest)
+    lines = (tuple(line.tolist()) for line in (places, values, *ends))
+    return Curve(**dict(zip(("places", "values", "low", "high"), lines, strict=True)))
+
+
+def _mean(values: Sequence[float]) -> Measured:
     """Return the mean of a figure of each volume with its interval."""
-    width = _WIDTH * float(np.std(values, ddof=1)) / len(values) ** 0.5
-    return _interval(float(np.mean(values)), width)
-
-
-def _interval(value: float | Doubles, width: float | Doubles) -> Measured:
-    return Measured(
-        value=float(value), low=max(float(value - width), 0.0), high=float(value + width)
+    mean, width = (
+        float(np.mean(values)),
+        _WIDTH * float(np.std(values, ddof=1)) / len(values) ** 0.5,
     )
+    return Measured(value=mean, low=max(mean - width, 0.0), high=mean + width)
 
 
 def _jackknife(figure: Callable[..., Doubles], *pools: Doubles) -> tuple[Doubles, Doubles]:
     """Return a figure of two pools and half of its interval, by leaving out each volume once."""
     variance = np.zeros(())
     for place, pool in enumerate(pools):
-        count, left = len(pool), [*pools]
-        values = []
-        for volume in range(count):
+        left, values = [*pools], []
+        for volume in range(len(pool)):
             left[place] = np.delete(pool, volume, axis=0)
             values.append(figure(*left))
-        variance = variance + (count - 1) * np.var(values, axis=0)
+        variance = variance + (len(pool) - 1) * np.var(values, axis=0)
     return figure(*pools), _WIDTH * np.sqrt(variance)

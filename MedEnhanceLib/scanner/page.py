@@ -1,4 +1,4 @@
-"""The page of a measured scanner: plots of resolution and contrast, and a table of figures."""
+"""The page of a measured scanner: plots of transfer and contrast, and a table of figures."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write_scanner_page(scanner: Scanner, folder: Path, *, overwrite: bool) -> Pa
 def summary_of(scanner: Scanner) -> str:
     """Say in one sentence how the pools differ."""
     low, good = scanner.low_quality, scanner.high_quality
-    halves = ", ".join(f"{each.mtf50.value:.3g}" for each in scanner.axes)
+    halves = ", ".join(f"{each.half.value:.3g}" for each in scanner.axes)
     times = low.noise.value / good.noise.value if good.noise.value else float("inf")
     return (
         f"{len(low.files)} against {len(good.files)} volumes: noise {low.noise.value:.3g} "
@@ -53,12 +53,12 @@ def summary_of(scanner: Scanner) -> str:
 
 def figures_of(scanner: Scanner) -> Iterator[tuple[str, Measured]]:
     """Yield all figures with their names."""
-    unit = "HU" if scanner.curve is None else "share of bright tissue"
+    unit = "HU" if scanner.contrast is None else "share of bright tissue"
     for name, pool in (("low", scanner.low_quality), ("high", scanner.high_quality)):
         yield f"Noise of the {name}-quality pool, {unit}", pool.noise
         yield f"Bias field of the {name}-quality pool, SD of its logarithm", pool.field
-    for name, resolution in zip(AXES, scanner.axes, strict=True):
-        yield f"MTF50 across {name}, cycles/mm", resolution.mtf50
+    for name, transfer in zip(AXES, scanner.axes, strict=True):
+        yield f"MTF50 across {name}, cycles/mm", transfer.half
 
 
 def _drawn(scanner: Scanner) -> Picture:
@@ -66,13 +66,13 @@ def _drawn(scanner: Scanner) -> Picture:
     figures = require("matplotlib.figure", purpose="Drawing pictures")
     figure = figures.Figure((9.0, 3.6), dpi=DPI, facecolor=PAPER, layout="constrained")
     left, right = figure.subplots(1, 2)
-    for name, resolution, color in zip(AXES, scanner.axes, _COLORS, strict=True):
-        line = resolution.frequencies, resolution.mtf, resolution.low, resolution.high
+    for name, transfer, color in zip(AXES, scanner.axes, _COLORS, strict=True):
+        line = transfer.places, transfer.values, transfer.low, transfer.high
         _draw(left, *line, color=color, label=f"across {name}")
     _style(left, "cycles per mm", "transfer, of the high-quality pool")
-    if scanner.curve is not None:
-        curve = scanner.curve
-        line = curve.high_quality, curve.scanner, curve.low, curve.high
+    if scanner.contrast is not None:
+        curve = scanner.contrast
+        line = curve.places, curve.values, curve.low, curve.high
         _draw(right, *line, color=_COLORS[0], label="scanner")
         right.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, label="no difference")
         _style(right, "intensity of the high-quality pool", "intensity of the scanner")
