@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -173,8 +172,11 @@ def _look(volume: Volume, monitor: Monitor) -> _Look:
         voxels /= field
         soft = softened(voxels, spacing)
         deviation, scale = float(np.log(field[tissue_of(soft)]).std()), scale_of(soft)
+    if scale <= 0:
+        fault = f"{volume.path.name or 'volume'}: it shows no tissue"
+        raise InputError(fault, "Leave it out of the pool.")
     return _Look(
-        name=Path(volume.source).name,
+        name=volume.path.name or "volume",
         spacing=spacing,
         voxels=voxels[center] / np.float32(scale),
         noise=noise,

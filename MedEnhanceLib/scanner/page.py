@@ -1,8 +1,7 @@
-"""The page of a measured scanner: plots of transfer and contrast, and a table of figures."""
+"""The page of a measured scanner: plots of transfer and contrast, and a sentence of figures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +26,7 @@ def write_scanner_page(scanner: Scanner, folder: Path, *, overwrite: bool) -> Pa
         lead=summary_of(scanner),
         warnings=[*scanner.warnings, *scanner.artifacts],
         alt=picture.alt,
-        rows=[(name, each.value, each.low, each.high) for name, each in figures_of(scanner)],
-        pools={
-            "Low-quality pool": scanner.low_quality.files,
-            "High-quality pool": scanner.high_quality.files,
-        },
+        scanner=scanner.to_json(),
     )
     picture.save(folder / "scanner.png", overwrite=overwrite)
     with atomic_write(folder / "index.html", overwrite=overwrite) as temporary:
@@ -40,25 +35,21 @@ def write_scanner_page(scanner: Scanner, folder: Path, *, overwrite: bool) -> Pa
 
 
 def summary_of(scanner: Scanner) -> str:
-    """Say in one sentence how the pools differ."""
+    """Say in one sentence how the pools differ, with intervals."""
     low, good = scanner.low_quality, scanner.high_quality
-    halves = ", ".join(f"{each.half.value:.3g}" for each in scanner.axes)
-    times = low.noise.value / good.noise.value if good.noise.value else float("inf")
+    unit = " HU" if scanner.contrast is None else " of bright tissue"
+    halves = ", ".join(
+        f"{_shown(curve.half)} ({axis})" for axis, curve in zip(AXES, scanner.axes, strict=True)
+    )
     return (
-        f"{len(low.files)} against {len(good.files)} volumes: noise {low.noise.value:.3g} "
-        f"({times:.2g} times), half of the contrast left at {halves} cycles/mm "
-        f"({', '.join(AXES)}), bias field ±{low.field.value:.0%} ({good.field.value:.0%})."
+        f"{len(low.files)} volumes against {len(good.files)}: noise {_shown(low.noise)}{unit} "
+        f"against {_shown(good.noise)}; half of the contrast is left at {halves} cycles/mm; bias "
+        f"field (SD of its logarithm) {_shown(low.field)} against {_shown(good.field)}."
     )
 
 
-def figures_of(scanner: Scanner) -> Iterator[tuple[str, Measured]]:
-    """Yield all figures with their names."""
-    unit = "HU" if scanner.contrast is None else "share of bright tissue"
-    for name, pool in (("low", scanner.low_quality), ("high", scanner.high_quality)):
-        yield f"Noise of the {name}-quality pool, {unit}", pool.noise
-        yield f"Bias field of the {name}-quality pool, SD of its logarithm", pool.field
-    for name, transfer in zip(AXES, scanner.axes, strict=True):
-        yield f"MTF50 across {name}, cycles/mm", transfer.half
+def _shown(figure: Measured) -> str:
+    return f"{figure.value:.3g} [{figure.low:.3g}, {figure.high:.3g}]"
 
 
 def _drawn(scanner: Scanner) -> Picture:

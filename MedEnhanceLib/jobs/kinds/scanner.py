@@ -20,8 +20,6 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.scanner.measure import measure_scanner
 from MedEnhanceLib.scanner.page import summary_of, write_scanner_page
 
-_FILES = ("scanner.json", "index.html", "scanner.png")
-
 
 @dataclass(frozen=True, kw_only=True)
 class ScannerParams(Params):
@@ -35,18 +33,11 @@ class ScannerParams(Params):
         About(
             help="folder with volumes of high quality, of the same body part and other patients",
             flag="--high-quality",
-            metavar="FOLDER",
             place="input",
         ),
     ]
     out: Annotated[
-        str,
-        About(
-            help="folder of scanner.json and of the page",
-            flag="--out",
-            metavar="FOLDER",
-            place="folder",
-        ),
+        str, About(help="folder of scanner.json and the page", flag="--out", place="folder")
     ]
     modality: ModalityName | None = option(None, help="MR or CT, if missing or wrong", metavar="M")
     overwrite: bool = option(False, help="replace an earlier measurement", flag="--force")
@@ -55,10 +46,8 @@ class ScannerParams(Params):
 def run_scanner(params: ScannerParams, monitor: Monitor) -> Result:
     """Measure both folders, write scanner.json and the page."""
     began, folder = time.monotonic(), make_folder(params.out)
-    for package in ("matplotlib", "jinja2"):
-        require(package, purpose="Drawing the page")
-    for name in _FILES:
-        refuse_existing(folder / name, params.overwrite)
+    require("matplotlib", purpose="Drawing the page")
+    refuse_existing(folder / "scanner.json", params.overwrite)
     low, good = (
         volumes_in(place, params.modality, monitor)
         for place in (params.low_quality, params.high_quality)

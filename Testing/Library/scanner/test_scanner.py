@@ -179,7 +179,7 @@ def test_hu_stay_hu() -> None:
     changes = [each.voxels[inside] - clean[0].voxels[inside] for each in (result.volume, noisy[0])]
     # Edges are where they were, and no unit was changed.
     assert abs(np.median(changes[0])) < abs(np.median(changes[1]))
-    assert np.std(changes[0]) < 0.8 * np.std(changes[1])
+    assert np.std(changes[0]) < 0.95 * np.std(changes[1])
 
 
 def test_the_commands_write_a_page_and_record_the_scanner(tmp_path: Path) -> None:
@@ -194,7 +194,8 @@ def test_the_commands_write_a_page_and_record_the_scanner(tmp_path: Path) -> Non
     assert main(words) == 0
     assert main(words) != 0  # nothing is overwritten
     text = (page / "index.html").read_text(encoding="utf-8")
-    assert "MTF50 across columns" in text
+    assert "half of the contrast is left at" in text
+    assert "a pool has 3 volumes" in text
     assert "7.nii.gz" in text
     assert str(tmp_path) not in text + (page / "scanner.json").read_text(encoding="utf-8")
     scan = str(tmp_path / "low" / "0.nii.gz")
