@@ -115,7 +115,8 @@ def tissue_of(soft: Floats) -> Mask:
 def scale_of(soft: Floats) -> float:
     """Return the 99th percentile of tissue in a blurred volume of magnitudes."""
     top = np.percentile(soft[foreground(soft)], 99)
-    return float(np.percentile(soft[soft > _TISSUE * top], 99))
+    tissue = soft[soft > _TISSUE * top]
+    return float(np.percentile(tissue, 99)) if tissue.size else 0.0
 
 
 def measure_scanner(
@@ -158,6 +159,12 @@ def _look(volume: Volume, monitor: Monitor) -> _Look:
     """Measure one volume alone."""
     volume = volume.single().canonical().compact()
     refuse_not_finite(volume)
+    if min(volume.shape) < BLOCK or volume.voxels.max() <= 0:
+        raise InputError(
+            f"{volume.source or 'volume'}: it shows no tissue, or has fewer than {BLOCK} slices, "
+            "rows or columns",
+            "Leave it out of the pool.",
+        )
     is_absolute = volume.profile.is_absolute
     noise = attend(partial(noise_of, volume), monitor)
     warnings, spacing = card(volume)["warnings"], volume.geometry.spacing[::-1]
@@ -172,9 +179,6 @@ def _look(volume: Volume, monitor: Monitor) -> _Look:
         voxels /= field
         soft = softened(voxels, spacing)
         deviation, scale = float(np.log(field[tissue_of(soft)]).std()), scale_of(soft)
-    if scale <= 0:
-        fault = f"{volume.path.name or 'volume'}: it shows no tissue"
-        raise InputError(fault, "Leave it out of the pool.")
     return _Look(
         name=volume.path.name or "volume",
         spacing=spacing,

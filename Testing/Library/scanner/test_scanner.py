@@ -18,6 +18,8 @@ from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.acquisition import bias_field
 from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.io.dicomout.derivation import Derivation
+from MedEnhanceLib.jobs.enhancing import objects_of
 from MedEnhanceLib.noise.rician import rician_noise
 from MedEnhanceLib.scanner.scanner import Scanner
 from MedEnhanceLib.synthetic import synthetic_volume
@@ -99,6 +101,9 @@ def test_inversion_brings_a_scan_nearer_to_the_truth_and_says_so() -> None:
     sentence = "contrast, sharpness, field were changed to those of 5 high-quality volumes"
     assert any(sentence in line for line in result.findings)
     assert f"{sentence}; intensities are not those measured" in result.volume.history[-1]
+    objects = objects_of(result)
+    named = Derivation(action=objects.action, description=objects.options)
+    assert named.series_text("T1") == "T1 MedEnhance scanner inverted"
     # What was made of the scan gives the scan again.
     assert result.measured["scanner"]["inconsistent"] < 0.02
 
@@ -149,6 +154,8 @@ def test_pools_and_volumes_that_do_not_fit_are_refused() -> None:
     scan, good = case()[1], [phantom(seed) for seed in (6, 7, 8)]
     with pytest.raises(InputError, match="low-quality pool has 2 volumes"):
         me.measure_scanner(good[:2], good)
+    with pytest.raises(InputError, match="no tissue"):
+        me.measure_scanner([good[0].crop(k=slice(0, 3)), *good], good)
     with pytest.raises(InputError, match="CT and MR"):
         me.measure_scanner([*good[:2], good[2].as_modality("CT")], good)
     frames = scan.with_voxels(np.stack([scan.voxels] * 2))
