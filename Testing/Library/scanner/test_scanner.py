@@ -61,10 +61,15 @@ def test_noise_resolution_contrast_and_field_are_measured() -> None:
     scanner = measured()
     # Beside σ, the pool's own scale is measured: the 99th percentile of tissue is not quite 1.
     assert scanner.low_quality.noise.value == pytest.approx(NOISE, rel=0.15)
-    for transfer, sigma in zip((scanner.rows, scanner.columns), BLUR, strict=True):
-        half = transfer.half
+    for curve, sigma in zip((scanner.rows, scanner.columns), BLUR, strict=True):
+        half = curve.half
         assert half.value == pytest.approx(FREQUENCY / sigma, rel=0.15)
         assert half.low < half.value < half.high
+    # Also where the noise has more power than the signal.
+    frequencies = np.array([0.15, 0.2, 0.25, 0.3])
+    transfer = np.interp(frequencies, scanner.rows.places, scanner.rows.values)
+    truth = np.exp(-2 * (np.pi * BLUR[0] * frequencies) ** 2)
+    assert transfer == pytest.approx(truth, abs=0.05)
     assert min(scanner.slices.values) > 0.6
     assert scanner.contrast is not None
     intensities = np.linspace(0.2, 1, 9)
