@@ -142,7 +142,8 @@ def consistency(result: Inversion, scan: Volume, sigma: float) -> float:
     """
     scan_voxels = scan.voxels.astype(np.float32)
     away = np.abs(result.seen_again() - scan_voxels) > _CONTRADICTS * sigma
-    return float(away[_tissue_in(scan_voxels, scan)].mean())
+    tissue = _tissue_in(scan_voxels, scan)
+    return float(away[tissue].mean()) if tissue.any() else 0.0
 
 
 def _tissue_in(values: Floats, scan: Volume) -> Mask:
