@@ -46,10 +46,13 @@ from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_content
 from MedEnhanceLib.jobs.enhancing import SegmenterChoice, enhance_volume, manifest_of
 from MedEnhanceLib.jobs.failures import device_errors
 from MedEnhanceLib.jobs.files import AUTO
+from MedEnhanceLib.jobs.kinds.scanner import volumes_in
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, degraded, described, inspect_volume
 from MedEnhanceLib.runtime.dependencies import imported
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 from MedEnhanceLib.runtime.text import printable
+from MedEnhanceLib.scanner import measure
+from MedEnhanceLib.scanner.scanner import Scanner
 from MedEnhanceLib.unicompress.config import CompressConfig
 
 C = TypeVar("C")
@@ -546,3 +549,40 @@ def measure_noise(call: NoiseCall) -> NoiseVerdict | None:
     with watched(call.progress, call.cancel) as monitor:
         volume = call.opened(monitor)
         return measured_noise(volume, region=call.region, at=call.at, monitor=monitor)
+
+
+def measure_scanner(
+    low_quality: PathLike | Sequence[ImageLike],
+    high_quality: PathLike | Sequence[ImageLike],
+    *,
+    modality: ModalityName | None = None,
+    progress: Progress = None,
+    cancel: Cancel | None = None,
+) -> Scanner:
+    """Measure how one source of volumes differs from another, without pairs.
+
+    Args:
+        low_quality: volumes of the scanner: a folder, or a list of what `enhance` takes.
+        high_quality: volumes that it is compared with, of the same body part and other patients.
+        modality: "CT" or "MR"; None: as files state, else guessed from values.
+        progress: a function that is called with each `progress.Event`, or True for a bar.
+        cancel: a function that returns whether to stop, or a threading.Event.
+
+    Returns:
+        An object for `enhance(volume, scanner=…)`, with .low_quality and .high_quality (noise and
+        bias field), .slices, .rows and .columns (resolution), .curve (contrast), and .warnings.
+
+    Raises:
+        InputError: fewer than three volumes, a sequence, or two modalities.
+
+        scanner = me.measure_scanner("old/", "good/")
+        me.enhance("old/scan.nii.gz", scanner=scanner)
+    """
+    with watched(progress, cancel) as monitor:
+        low, good = (
+            volumes_in(os.fspath(local_path(pool)), modality, monitor)
+            if isinstance(pool, str | os.PathLike)
+            else (VolumeCall(each, modality=modality).opened(monitor) for each in pool)
+            for pool in (low_quality, high_quality)
+        )
+        return measure.measure_scanner(low, good, monitor)

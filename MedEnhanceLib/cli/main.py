@@ -43,6 +43,7 @@ COMMANDS = (
     volumes.CONVERT,
     volumes.INSPECT,
     volumes.NOISE,
+    volumes.SCANNER,
     enhance.ENHANCE,
     enhance.SEGMENT,
     compress.COMPRESS,

@@ -302,6 +302,15 @@ NOISE = Command(
     run=_noise,
 )
 
+SCANNER = Command(
+    name="scanner",
+    summary="measure how one source of volumes differs from another, without pairs",
+    description="Compare noise, resolution, contrast and bias field of two folders that have no\n"
+    "patient in common; three volumes each, better ten. enhance --scanner inverts the result.",
+    example="medenhance scanner old/ --high-quality good/ --out page",
+    lines=lambda fields: [fields["sentence"], *wrote(fields)],
+)
+
 DEGRADE = Command(
     name="degrade",
     summary="add simulated noise, blur or a bias field to a volume",

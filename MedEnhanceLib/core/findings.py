@@ -55,7 +55,9 @@ def verdict_on(measured: Mapping[str, Any], strength: float = 1.0) -> Text | Non
     with suppress(*_UNREADABLE):
         if quantity := measured.get("taken_as", {}).get("left_alone"):
             return text("left_alone", quantity=quantity)
-        return _verdict(measured["noise"], strength, is_even="bias_field" in measured)
+        also = "with_bias_field" if "bias_field" in measured else ""
+        also = "with_scanner" if "scanner" in measured else also
+        return _verdict(measured["noise"], strength, also)
     return None
 
 
@@ -65,13 +67,13 @@ def history_of(measured: Mapping[str, Any], strength: float = 1.0) -> str:
     return ", ".join(map(str, lines))
 
 
-def _verdict(noise: Mapping[str, Any], strength: float, *, is_even: bool) -> Text:
-    """Say what came of a run; is_even: whether the bias field was corrected as well."""
+def _verdict(noise: Mapping[str, Any], strength: float, also: str) -> Text:
+    """Say what came of a run; also: the key of what was corrected besides noise, "" for nothing."""
     change, verdict = strength * noise["changed"], noise.get("verdict")
     sigma, units = level_of(noise["sigma"]), noise.get("units", "")
     if strength == 0:
         return text("no_strength")
-    if verdict == CLEAN:
+    if verdict == CLEAN and also != "with_scanner":
         return clean(noise["sigma"], units, noise.get("snr"))
     numbers = {"changed": level_of(change, units), "sigma": sigma}
     share = _removed_share(noise, strength)
@@ -79,14 +81,14 @@ def _verdict(noise: Mapping[str, Any], strength: float, *, is_even: bool) -> Tex
         done = text("unchanged")
     elif noise.get("is_stated"):
         done = text("removed_of_stated", **numbers)
-    elif verdict == UNCERTAIN or is_even:
+    elif verdict == UNCERTAIN or also:
         done = text("removed", **numbers)
     elif share is None:
         done = text("removed_of", **numbers)
     else:
         done = text("removed_share", percent=max(5, 5 * round(20 * share)), **numbers)
-    if is_even and verdict != UNCERTAIN:
-        return text("with_bias_field", done=done)
+    if also and verdict != UNCERTAIN:
+        return text(also, done=done)
     if times := mean_change(noise):
         done = text("beyond_noise", done=done, times=times)
     if is_nearly_input(noise, strength):
@@ -221,6 +223,14 @@ def _bias_field(facts: Mapping[str, Any], strength: float) -> Iterator[Text]:
         yield text("bias_field")
 
 
+def _scanner(facts: Mapping[str, Any], strength: float) -> Iterator[Text]:
+    steps, number = facts["steps"], facts["volumes"]
+    changed = [_CHANGED_BY[step] for step in ("curve", "resolution", "field") if step in steps]
+    if strength > 0 and changed:
+        yield text("scanner", changed=", ".join(changed), volumes=number)
+        yield text("scanner_check", percent=100 * facts["inconsistent"])
+
+
 def _guide(facts: Mapping[str, Any], strength: float) -> Iterator[Text]:
     used = strength * facts["used"]
     if facts.get("reason"):
@@ -242,12 +252,15 @@ def _segmentation(facts: Mapping[str, Any], _: float) -> Iterator[Text]:
     yield text("not_segmented", refused=facts["refused"])
 
 
+#: Step of an inverted scanner → what it changed.
+_CHANGED_BY = {"curve": "contrast", "resolution": "sharpness", "field": "field"}
 #: Part of `results.measured` → its lines.
 _LINES = {
     "taken_as": _taken_as,
     "noise": _noise,
     "sequence": _sequence,
     "bias_field": _bias_field,
+    "scanner": _scanner,
     "guide": _guide,
     "slices": slices_restored,
     "segmentation": _segmentation,

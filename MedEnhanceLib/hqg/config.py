@@ -16,6 +16,7 @@ from MedEnhanceLib.core.options import (
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.denoisers import DENOISERS, options_for
 from MedEnhanceLib.runtime.device import DEVICES
+from MedEnhanceLib.scanner.scanner import Scanner
 
 #: Voxels between references of the set network, along rows and columns.
 STEP = 4
@@ -143,6 +144,16 @@ class EnhanceConfig(Options):
         "perfusion, dynamic), in which a joint filter erases weak activation; auto: by what files "
         "state, else each",
     )
+    scanner: str | Scanner | None = option(
+        None,
+        help="the file of a measured scanner (medenhance scanner), which is inverted: field, "
+        "resolution and contrast become those of its high-quality pool, and intensities are not "
+        "those measured",
+        metavar="FILE",
+    )
+    scanner_without: tuple[Literal["noise", "field", "resolution", "curve"], ...] = option(
+        (), help="steps of that inversion that are left out", metavar="STEP"
+    )
     task: Literal["noise", "slices"] = option(
         "noise",
         help="what is corrected: noise; slices: thin slices from thick ones, on a new grid",
@@ -188,6 +199,17 @@ class EnhanceConfig(Options):
             raise ConfigError(
                 f"noise: {self.noise} is neither a number nor a file",
                 "Give σ in the units of the volume, or the file of its map.",
+            )
+        if self.scanner_without and self.scanner is None:
+            raise ConfigError(
+                "scanner_without requires scanner", "Name the file of a scanner, or leave it out."
+            )
+        if self.scanner is not None and (
+            self.uncertainty or self.correct_bias_field or self.task == "slices"
+        ):
+            raise ConfigError(
+                "scanner takes no uncertainty, no task slices, and corrects the bias field itself",
+                "Leave out uncertainty, correct_bias_field and task, or scanner.",
             )
         for each in options_of(type(self)):
             is_set = getattr(self, each.name) != each.default

@@ -1,7 +1,7 @@
 """Enhances a volume.
 
 decide (of the whole volume) → method of `denoisers`, which yields slices of frames → each frame:
-Rician bias → bias field, on request → rounding → blend at the strength
+Rician bias → bias field or scanner, on request → rounding → blend at the strength
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ from MedEnhanceLib.runtime.device import choose_device, needs_torch
 from MedEnhanceLib.runtime.machine import blas_on_one_thread, openmp_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.texts import Text, text
+from MedEnhanceLib.scanner.scanner import Scanner
 
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg.guide import AlignedGuide
@@ -121,8 +122,8 @@ def enhance(
         ConfigError: slices, rows or columns are out of range, or combined with N4; rows or columns
             without slices, or with uncertainty; what thin slices do not take.
         ModelError: no model fits.
-        InputError: the volume or a guide cannot be used, there is no such frame, or N4 is
-            requested for a CT.
+        InputError: the volume, a guide or a scanner cannot be used, there is no such frame, or N4
+            is requested for a CT.
         DeviceMemoryError: memory ran out on the CPU.
         Cancelled: the monitor asked to stop.
     """
@@ -201,7 +202,7 @@ def _denoised(
     is_sequence, removal = run.original.is_sequence, run.decision.removal
     monitor.progress(0.0, "removing noise")
     acting = [n for n in run.numbers if n not in run.empty and removal.acts_on(run.frames[n])]
-    share = _FILTER if run.config.correct_bias_field else 1.0
+    share = _FILTER if run.config.correct_bias_field or run.scanner else 1.0
     given = Frames(
         volumes=run.frames, noise=removal.noise, numbers=acting, slices=run.around,
         region=run.region_around,
@@ -227,6 +228,8 @@ def _denoised(
             facts = dict(denoised.facts)
             for part in denoised.parts:
                 frames[part.number].add(part)
+    for frame in frames.values():
+        facts |= frame.facts
     return [frame.use for frame in frames.values()], facts
 
 
@@ -251,6 +254,7 @@ def _prepared(
     bundle, volume = _opened(volume, config, monitor)
     original = volume if frame is None else volume.frame(frame)
     part, is_part = _requested_part(box, volume, config), box[0] is not None
+    scanner = _scanner_of(original, config, is_part=is_part)
     seen, numbers, empty = _seen(volume, frame, cache, is_part=is_part, scratch=scratch)
     frames, turn = seen.frames(), cache.turn
     if config.noise is not None:
@@ -292,7 +296,7 @@ def _prepared(
         original=original.crop(*part), frames=frames, numbers=numbers, empty=empty, slices=within,
         region=(region[0], region[1]), turn=turn,
         decision=replace(decision, facts=decision.facts | facts), guides=aligned,
-        bias_field=bias_field, cache=cache, scratch=scratch,
+        bias_field=bias_field, scanner=scanner, cache=cache, scratch=scratch,
     )  # fmt: skip
 
 
@@ -484,6 +488,30 @@ def _requested_part(
             "Leave the correction of the bias field out, or enhance the whole volume.",
         )
     return parts[0], parts[1], parts[2]
+
+
+def _scanner_of(volume: Volume, config: EnhanceConfig, *, is_part: bool) -> Scanner | None:
+    """Return the scanner that is inverted; None for none.
+
+    Raises InputError for an unsuitable volume, ConfigError for a part of one.
+    """
+    if config.scanner is None:
+        return None
+    scanner = config.scanner
+    scanner = scanner if isinstance(scanner, Scanner) else Scanner.read(scanner)
+    volume.single("A scanner is inverted in single volumes: name a frame.")
+    if volume.modality != scanner.modality:
+        raise InputError(
+            f"{volume.source or 'volume'}: the scanner was measured in {scanner.modality}, and "
+            f"this is {volume.modality}",
+            "Measure a scanner of the same modality.",
+        )
+    if is_part:
+        raise ConfigError(
+            "a scanner is inverted in the whole volume, not in some slices of it",
+            "Leave the scanner out, or enhance the whole volume.",
+        )
+    return scanner
 
 
 def _measure_ranges(

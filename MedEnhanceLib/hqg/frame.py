@@ -1,4 +1,4 @@
-"""One frame of a run, after its noise is removed: Rician bias → bias field → rounding.
+"""One frame of a run, after its noise is removed: Rician bias → bias field or scanner → rounding.
 
 `Outputs` are the arrays of the result that frames fill; large ones are in files. Slices are rounded
 into them as they are computed. If a step needs the whole result before it is rounded, that is kept
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,8 @@ from MedEnhanceLib.hqg.denoise import expected_deviation
 from MedEnhanceLib.hqg.denoisers import Denoiser, FramePart
 from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.scanner.invert import invert
+from MedEnhanceLib.scanner.scanner import Scanner
 
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg.guide import AlignedGuide
@@ -121,6 +123,7 @@ class EnhancerRun:
         guides: on the grid of the volume; none where the model uses none.
         bias_field: of a sequence: one coil shades all frames alike, and frames divided by one field
             do not flicker. That of a single volume is measured in its result.
+        scanner: that is inverted; None for none.
         cache: of what was measured in the volume.
         scratch: folder for large arrays; None: they are in memory.
     """
@@ -140,13 +143,15 @@ class EnhancerRun:
     decision: Decision
     guides: tuple[AlignedGuide, ...]
     bias_field: BiasField | None
+    scanner: Scanner | None
     cache: VolumeCache
     scratch: Path | None
 
     @property
     def needs_all(self) -> bool:
         """Whether a step needs more than one slice at once."""
-        return self.config.correct_bias_field or self.config.uncertainty
+        config = self.config
+        return config.correct_bias_field or config.uncertainty or self.scanner is not None
 
     @property
     def around(self) -> slice:
@@ -183,6 +188,7 @@ class Frame:
             monitor: of the steps after the removal of noise.
         """
         self.run, self.number, self._out, self._monitor = run, number, out, monitor
+        self.facts = dict[str, Any]()
         self._changes: list[Floats] = []
         self._values: Floats | None = None
 
@@ -261,7 +267,7 @@ class Frame:
         )
 
     def _write(self, values: Floats, first: int, out: Outputs) -> None:
-        """Measure the deviation, divide by the bias field, and round to the type of the result.
+        """Measure the deviation, undo bias field or scanner, and round to the type of the result.
 
         first: the slice that `values` begin with.
         """
@@ -276,6 +282,13 @@ class Frame:
         values = values[slices.start - first : slices.stop - first]
         for slab in slabs(values):
             np.maximum(slab, self.lowest, out=slab)
+        if run.scanner is not None:
+            sigma, without = run.decision.noise.level, run.config.scanner_without
+            self._monitor.progress(0.9, "inverting the scanner")
+            inversion = invert(
+                run.scanner, values, self.volume, sigma, without=without, monitor=self._monitor
+            )
+            values, self.facts["scanner"] = inversion.voxels, inversion.facts
         bias_field = run.bias_field
         if run.config.correct_bias_field and bias_field is None:
             bias_field = measured_bias_field(self.volume.with_voxels(values), self._monitor)

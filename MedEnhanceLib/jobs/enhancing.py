@@ -182,7 +182,7 @@ def _check_input(
 def _warn_of_change(result: Enhanced, monitor: Monitor) -> None:
     """Warn if a removal of noise alone changed tissue by clearly more than the noise."""
     noise = result.measured.get("noise")
-    if not noise or "bias_field" in result.measured:
+    if not noise or result.measured.keys() & {"bias_field", "scanner"}:
         return  # more than noise was to change
     if result.strength * noise.get("changed", 0) > _MORE_THAN_NOISE * noise["sigma"]:
         monitor.warn(text("large_change"))
@@ -216,6 +216,8 @@ def _record_of(
     options = config.to_json()
     if isinstance(config.noise, str):  # names of files may hold those of patients
         options["noise"] = "map"
+    if config.scanner is not None:
+        options["scanner"] = "measured"
     if segmenter is not None:
         options["segmenter"] = segmenter.to_json()
     options |= requested

@@ -96,7 +96,7 @@ def enhancement_report(
     note = " ".join(caveats_of(results))
     heads = {name: head for name, head in _HEADS.items() if any(name in row for row in table)}
     beneath = str(results.get("segmentation_warning", "")) if table else ""
-    text = _template(jinja2).render(
+    text = template(jinja2, "page.html").render(
         notice=RESEARCH_ONLY,
         name=name,
         volume=volume,
@@ -154,8 +154,8 @@ def _changes(before: Volume, after: Volume) -> tuple[float, float]:
     return float(np.sqrt(total / before.voxels.size)), largest
 
 
-def _template(jinja2: Any) -> Any:
-    """Read the page's template; an undefined field is an error."""
+def template(jinja2: Any, name: str) -> Any:
+    """Read the template of a page; an undefined field is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -168,4 +168,4 @@ def _template(jinja2: Any) -> Any:
     environment.filters["json"] = lambda value: json.dumps(
         value, indent=2, ensure_ascii=False, default=str
     )
-    return environment.get_template("page.html")
+    return environment.get_template(name)

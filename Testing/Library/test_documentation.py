@@ -383,7 +383,7 @@ _DOCSTRINGS = {
     if name.islower() and (code := _last_code(getattr(MedEnhanceLib, name).__doc__))
 }
 #: They take minutes, or a cohort; that they fit the function is checked with all others.
-_LONG = {"distill", "evaluate", "train"}
+_LONG = {"distill", "evaluate", "measure_scanner", "train"}
 
 
 @pytest.mark.slow

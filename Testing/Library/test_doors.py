@@ -29,7 +29,7 @@ from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.job import JOBS, Job
 
 #: Flags of options without a default, which have no row.
-_REQUIRED = ("data",)
+_REQUIRED = ("data", "high_quality")
 #: By job: positional arguments of its command, and what every call of it needs.
 _SCAN = {"input": "scan.nii.gz"}
 _BOTH = {**_SCAN, "output": "out.nii.gz"}
@@ -37,6 +37,7 @@ _CONTAINER = {"input": "scan.ucv", "output": "out.nii.gz"}
 _CALLS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "enhance": (("input", "output"), _BOTH),
     "noise": (("input",), _SCAN),
+    "scanner": (("low_quality",), {"low_quality": "low", "high_quality": "good", "out": "page"}),
     "segment": (("input", "output"), {**_BOTH, "model": "brain"}),
     "compress": (("input", "output"), {**_SCAN, "output": "out.ucv", "lossless": True}),
     "estimate": ((), {**_SCAN, "lossless": True}),
@@ -255,7 +256,10 @@ def test_python_takes_an_option(
 
 
 #: Values that are written otherwise than in a job.
-_IN_PYTHON = {"region": (slice(2, 6), slice(None), slice(0, 9)), "steps": 1.0, "at": (4, 5, 6)}
+_IN_PYTHON = {
+    "region": (slice(2, 6), slice(None), slice(0, 9)), "steps": 1.0, "at": (4, 5, 6),
+    "scanner_without": ("field",),
+}  # fmt: skip
 
 
 def _arrived(name: str, seen: Mapping[str, Any]) -> Any:

@@ -94,6 +94,8 @@ ROWS: dict[str, Row] = {
     ),
     "correct_bias_field": Row(True, **_ENHANCE, panel={"biasFieldCheckBox": True}),
     "sequence": Row("joint", **_ENHANCE, panel={"framesComboBox": "joint"}, volume=("MR", 3)),
+    "scanner": Row("scan.nii.gz", python="enhance"),
+    "scanner_without": Row(["field"], {"scanner": "scan.nii.gz"}, python="enhance"),
     "task": Row("slices", **_ENHANCE, panel={"taskComboBox": "slices"}),
     "slice_spacing": Row(1.5, _SLICES, **_ENHANCE),
     "slice_thickness": Row(4.5, _SLICES, **_ENHANCE),

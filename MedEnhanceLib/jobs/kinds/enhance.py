@@ -182,6 +182,8 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     config = params.config
     if isinstance(config.noise, str):
         work.inputs["noise"] = Path(config.noise)
+    if isinstance(config.scanner, str):
+        work.inputs["scanner"] = Path(config.scanner)
     enhanced = enhancing.enhance_volume(
         source if frame is None else volume,
         config,

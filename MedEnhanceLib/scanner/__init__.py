@@ -1,0 +1,1 @@
+"""A scanner, measured from two pools of volumes without pairs, and inverted."""

@@ -1,0 +1,219 @@
+"""A scanner: measured from two folders without pairs, and inverted, through every door."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import MedEnhanceLib as me  # noqa: N813 - as users write it
+from MedEnhanceLib import io
+from MedEnhanceLib.cli.main import main
+from MedEnhanceLib.core.imaging import gaussian_blur
+from MedEnhanceLib.core.metrics import psnr
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.degradation.acquisition import bias_field
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.io.dicomout.derivation import Derivation
+from MedEnhanceLib.jobs.enhancing import objects_of
+from MedEnhanceLib.noise.rician import rician_noise
+from MedEnhanceLib.scanner.scanner import Scanner
+from MedEnhanceLib.synthetic import synthetic_volume
+
+pytest.importorskip("SimpleITK")
+
+SHAPE, SPACING = (12, 64, 64), (3.0, 1.0, 1.0)
+#: Of the simulated scanner: σ of the blur along rows and columns in mm, exponent, field, noise.
+BLUR, EXPONENT, FIELD, NOISE = (1.5, 0.8), 0.7, 0.2, 0.03
+FREQUENCY = np.sqrt(np.log(2) / 2) / np.pi  # at which a Gaussian of 1 mm leaves half
+
+
+@cache
+def phantom(seed: int) -> Volume:
+    """A body of random shapes in air, each with about the same share of dark and bright tissue."""
+    volume = synthetic_volume("MR", 2 * seed, shape=SHAPE, spacing=SPACING)
+    known, wanted = np.quantile(volume.voxels, np.linspace(0, 1, 11)), np.linspace(0.15, 1, 11)
+    rows, columns = (np.linspace(-1, 1, side) for side in SHAPE[1:])
+    body = np.clip((0.9 - np.hypot(rows[:, None], columns)) * 20, 0, 1)
+    voxels = 1000 * np.interp(volume.voxels, known, wanted) * body
+    return volume.with_voxels(voxels.astype(np.float32))
+
+
+def scanned(volume: Volume, seed: int) -> Volume:
+    """Put the scanner before a volume."""
+    rng = np.random.default_rng(seed)
+    values = (volume.voxels / np.float32(1000)) ** np.float32(EXPONENT)
+    values = values * bias_field(SHAPE, FIELD, rng, spacing_mm=volume.geometry.spacing)
+    return volume.with_voxels(1000 * rician_noise(gaussian_blur(values, BLUR), NOISE, rng))
+
+
+@cache
+def measured() -> Scanner:
+    low, good = ([phantom(seed) for seed in seeds] for seeds in (range(5), range(6, 11)))
+    return me.measure_scanner([scanned(v, n) for n, v in enumerate(low)], good, progress=False)
+
+
+def test_noise_resolution_contrast_and_field_are_measured() -> None:
+    scanner = measured()
+    # Beside σ, the pool's own scale is measured: the 99th percentile of tissue is not quite 1.
+    assert scanner.low_quality.noise.value == pytest.approx(NOISE, rel=0.15)
+    for curve, sigma in zip((scanner.rows, scanner.columns), BLUR, strict=True):
+        half = curve.half
+        assert half.value == pytest.approx(FREQUENCY / sigma, rel=0.15)
+        assert half.low < half.value < half.high
+    # Also where the noise has more power than the signal.
+    frequencies = np.array([0.15, 0.2, 0.25, 0.3])
+    transfer = np.interp(frequencies, scanner.rows.places, scanner.rows.values)
+    truth = np.exp(-2 * (np.pi * BLUR[0] * frequencies) ** 2)
+    assert transfer == pytest.approx(truth, abs=0.05)
+    assert min(scanner.slices.values) > 0.6
+    assert scanner.contrast is not None
+    intensities = np.linspace(0.2, 1, 9)
+    shown = scanner.contrast.at(intensities)
+    assert np.abs(shown - intensities**EXPONENT).max() < 0.06
+    assert scanner.low_quality.field.value > 2 * scanner.high_quality.field.value
+    assert any("5 volumes" in warning for warning in scanner.warnings)
+
+
+@cache
+def case() -> tuple[Volume, Volume]:
+    """A phantom of neither pool, and its scan, in whole numbers."""
+    truth = phantom(21)
+    scan = scanned(truth, 21)
+    return truth, scan.with_voxels(np.round(scan.voxels).astype(np.int16))
+
+
+def decibels(volume: Volume) -> float:
+    """PSNR in tissue; each volume is on its own scale."""
+    truth = case()[0].voxels
+    tissue = truth > 60
+    values = volume.voxels.astype(np.float32)
+    values *= np.percentile(truth[tissue], 99) / np.percentile(values[tissue], 99)
+    return psnr(truth, values, 1000.0, mask=tissue)
+
+
+def test_inversion_brings_a_scan_nearer_to_the_truth_and_says_so() -> None:
+    scan = case()[1]
+    alone = me.enhance(scan, device="cpu")
+    result = me.enhance(scan, scanner=measured(), device="cpu")
+    assert decibels(result.volume) > decibels(alone.volume) + 3
+    assert result.volume.geometry == scan.geometry
+    assert result.volume.dtype == scan.dtype
+    sentence = "contrast, sharpness, field were changed to those of 5 high-quality volumes"
+    assert any(sentence in line for line in result.findings)
+    assert f"{sentence}; intensities are not those measured" in result.volume.history[-1]
+    objects = objects_of(result)
+    named = Derivation(action=objects.action, description=objects.options)
+    assert named.series_text("T1") == "T1 MedEnhance scanner inverted"
+    # What was made of the scan gives the scan again.
+    assert result.measured["scanner"]["inconsistent"] < 0.02
+
+
+@pytest.mark.parametrize("step", ["noise", "field", "resolution", "curve"])
+def test_a_step_is_left_out(step: str) -> None:
+    scan = case()[1]
+    others = [each for each in ("noise", "field", "resolution", "curve") if each != step]
+    alone = me.enhance(scan, scanner=measured(), scanner_without=others, device="cpu")
+    assert alone.measured["scanner"]["steps"] == [step]
+    assert not np.array_equal(alone.volume.voxels, scan.voxels)
+    none = me.enhance(scan, scanner=measured(), scanner_without=[*others, step], device="cpu")
+    assert np.array_equal(none.volume.voxels, scan.voxels)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "says"),
+    [
+        ("columns.values", [1.0] * 3, "differ in number"),
+        ("columns.values", [7.0] * 24, "near 1"),
+        ("rows.places", [0.1] * 24, "do not ascend"),
+        ("contrast.values", [0.5] * 41, "not ascend"),
+        ("low_quality.noise.value", -1, "value is -1"),
+        ("modality", "../x", "modality is"),
+        ("spectrum", [], "spectrum is"),
+        ("run", "rm", "no option 'run'"),
+    ],
+)
+def test_a_damaged_or_hostile_file_is_refused(
+    place: str, value: Any, says: str, tmp_path: Path
+) -> None:
+    fields = json.loads(json.dumps(measured().to_json()))
+    *folders, name = place.split(".")
+    inner = fields
+    for folder in folders:
+        inner = inner[folder]
+    inner[name] = value
+    path = tmp_path / "scanner.json"
+    for content in (json.dumps(fields), json.dumps(fields)[:-9]):
+        path.write_text(content)
+        with pytest.raises(InputError, match="not a measured scanner") as caught:
+            me.enhance(case()[1], scanner=path)
+        assert content[-1] != "}" or says in caught.value.message
+        assert "medenhance scanner" in caught.value.hint
+
+
+def test_pools_and_volumes_that_do_not_fit_are_refused() -> None:
+    scan, good = case()[1], [phantom(seed) for seed in (6, 7, 8)]
+    with pytest.raises(InputError, match="low-quality pool has 2 volumes"):
+        me.measure_scanner(good[:2], good)
+    with pytest.raises(InputError, match="no tissue"):
+        me.measure_scanner([good[0].crop(k=slice(0, 3)), *good], good)
+    with pytest.raises(InputError, match="CT and MR"):
+        me.measure_scanner([*good[:2], good[2].as_modality("CT")], good)
+    frames = scan.with_voxels(np.stack([scan.voxels] * 2))
+    with pytest.raises(InputError, match="2 frames"):
+        me.enhance(frames, scanner=measured())
+    with pytest.raises(InputError, match="measured in MR"):
+        me.enhance(scan.with_voxels(scan.voxels - 900).as_modality("CT"), scanner=measured())
+    for wrong in ({"uncertainty": True}, {"correct_bias_field": True}, {"task": "slices"}):
+        with pytest.raises(ConfigError, match="scanner takes no"):
+            me.enhance(scan, scanner=measured(), **wrong)
+    with pytest.raises(ConfigError, match="requires scanner"):
+        me.enhance(scan, scanner_without=["curve"])
+
+
+def test_hu_stay_hu() -> None:
+    rng = np.random.default_rng(3)
+    clean = [synthetic_volume("CT", 2 * n, shape=SHAPE, spacing=SPACING) for n in range(6)]
+    noisy = [
+        each.with_voxels(gaussian_blur(each.voxels, 1.2) + rng.normal(0, 30, SHAPE))
+        for each in clean
+    ]
+    scanner = me.measure_scanner(noisy[:3], clean[3:], progress=False)
+    assert scanner.contrast is None
+    assert scanner.low_quality.noise.value == pytest.approx(30, rel=0.2)
+    result = me.enhance(noisy[0], scanner=scanner, device="cpu")
+    assert result.measured["scanner"]["steps"] == ["noise", "resolution"]
+    inside = clean[0].voxels > -500
+    changes = [each.voxels[inside] - clean[0].voxels[inside] for each in (result.volume, noisy[0])]
+    # Edges are where they were, and no unit was changed.
+    assert abs(np.median(changes[0])) < abs(np.median(changes[1]))
+    assert np.std(changes[0]) < 0.95 * np.std(changes[1])
+
+
+def test_the_commands_write_a_page_and_record_the_scanner(tmp_path: Path) -> None:
+    for folder, seeds in (("low", range(3)), ("good", range(6, 9))):
+        (tmp_path / folder).mkdir()
+        for seed in seeds:
+            volume = phantom(seed) if folder == "good" else scanned(phantom(seed), seed)
+            io.save(volume, tmp_path / folder / f"{seed}.nii.gz")
+    page, out = tmp_path / "page", tmp_path / "out.nii.gz"
+    low, good = str(tmp_path / "low"), str(tmp_path / "good")
+    words = ["scanner", low, "--high-quality", good, "--out", str(page), "--modality", "MR"]
+    assert main(words) == 0
+    assert main(words) != 0  # nothing is overwritten
+    text = (page / "index.html").read_text(encoding="utf-8")
+    assert "half of the contrast is left at" in text
+    assert "a pool has 3 volumes" in text
+    assert "7.nii.gz" in text
+    assert str(tmp_path) not in text + (page / "scanner.json").read_text(encoding="utf-8")
+    scan = str(tmp_path / "low" / "0.nii.gz")
+    given = ["--scanner", str(page / "scanner.json"), "--scanner-without", "field"]
+    assert main(["enhance", scan, str(out), "--modality", "MR", *given]) == 0
+    manifest = json.loads((tmp_path / "out.nii.gz.json").read_text(encoding="utf-8"))
+    assert manifest["config"]["scanner"] == "measured"
+    assert "scanner" in manifest["inputs"]
+    assert manifest["results"]["measured"]["scanner"]["steps"] == ["noise", "resolution", "curve"]
