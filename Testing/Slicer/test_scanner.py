@@ -13,7 +13,7 @@ from test_train import TrainTestCase
 from MedEnhanceLib.core.options import config_from_json, option_of
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.io import save
-from MedEnhanceLib.jobs.kinds.scanner import ScannerParams
+from MedEnhanceLib.jobs.kinds.measure_scanner import ScannerParams
 from MedEnhanceNodes import provenance
 from MedEnhanceTasks import enhancement, long_run
 
