@@ -130,20 +130,20 @@ def invert(
         voxels=values.astype(np.float32), scanner=scanner, steps=steps, spacing=spacing,
         scale=scale, bias_field=removed, facts=facts,
     )  # fmt: skip
-    facts["inconsistent"] = round(consistency(result, scan, sigma), 4)
+    facts["inconsistent"] = round(contradictions(result, scan, sigma)[1], 4)
     return result
 
 
-def consistency(result: Inversion, scan: Volume, sigma: float) -> float:
-    """Return the share of tissue in which the result contradicts the scan.
+def contradictions(result: Inversion, scan: Volume, sigma: float) -> tuple[Mask, float]:
+    """Mark the tissue in which the result contradicts the scan, and return its share.
 
     That is where the result, put behind the scanner again, is more than 3 σ away from the scan;
-    Gaussian noise alone gives .003.
+    Gaussian noise alone gives .003. Nothing is corrected there (decision 0106).
     """
     scan_voxels = scan.voxels.astype(np.float32)
-    away = np.abs(result.seen_again() - scan_voxels) > _CONTRADICTS * sigma
     tissue = _tissue_in(scan_voxels, scan)
-    return float(away[tissue].mean()) if tissue.any() else 0.0
+    away = tissue & (np.abs(result.seen_again() - scan_voxels) > _CONTRADICTS * sigma)
+    return away, float(away.sum() / max(int(tissue.sum()), 1))
 
 
 def _tissue_in(values: Floats, scan: Volume) -> Mask:

@@ -4,7 +4,7 @@
 
 Low field, an old spin echo with thick slices, another kernel of CT: patients behind a simulated
 scanner, and others of high quality. Scans of the former with other noise and other fields are
-judged against what was scanned; the method sees that nowhere. Then real pools of brains, which have
+judged against what was scanned; the method never sees that. Then real pools of brains, which have
 no truth: what is measured, and how much of each scan its inversion contradicts.
 
 Figures are in tissue. MR is divided by its 99th percentile of tissue, so that each arm is on its
@@ -13,7 +13,6 @@ own scale; the best curve maps quantiles of tissue onto those of the truth, whic
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -21,297 +20,212 @@ from statistics import fmean, median
 from typing import Any
 
 import numpy as np
-from _common import (
-    QUICK,
-    SHARED_DATA,
-    Gate,
-    Part,
-    Row,
-    at_least,
-    at_most,
-    folder_of,
-    most,
-    run,
-)  # fmt: skip
+from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_least, at_most, most, run
 from _enhancement_data import CT_RANGE_HU, Floats, Mask
 from _enhancement_lesions import contrast_kept
 from _simulated_scanners import (
     SCANNERS,
     UNIT,
-    central,
+    found,
     lesions_in,
     pools_of,
+    slab,
     tissue_of,
     truth_of,
-)  # fmt: skip
+)
 
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters.bias_field import measure_bias_field
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.io import load
-from MedEnhanceLib.io.atomic import atomic_write
-from MedEnhanceLib.scanner.invert import invert
+from MedEnhanceLib.scanner.invert import Inversion, contradictions, invert
 from MedEnhanceLib.scanner.measure import ENOUGH, FEWEST, PASSES, measure_scanner
-from MedEnhanceLib.scanner.scanner import AXES, Curve, Scanner
+from MedEnhanceLib.scanner.scanner import AXES, Measured, Scanner
 
-SCANNED, ENHANCED, N4, HISTOGRAM = "as scanned", "enhance", "and N4", "and histogram"
-INVERTED, KNOWN = "inverted", "inverted, true scanner"
-#: The real pools: T1 of brains with slices of 3 mm, and with voxels of 1 mm.
+ENHANCED, INVERTED, KNOWN = "enhance", "inverted", "inverted, true scanner"
+#: T1 with slices of 3 mm, beside T1 with voxels of 1 mm of other scanners and sequences.
 REAL = "real brains"
-REAL_LOW, REAL_GOOD = "mr/open_ms/L*/study*_T1W.nii.gz", ("mr/open_ms/C07/T1.nii.gz",
-    "mr/open_ms/C19/T1.nii.gz", "mr/studyforrest/T1.nii.gz")  # fmt: skip
-#: Intensities at which the curve is judged: those that tissue of both pools has.
+REAL_LOW, REAL_GOOD = (
+    "mr/open_ms/L*/study*_T1W.nii.gz",
+    ("mr/open_ms/C*/T1.nii.gz", "mr/studyf*/T1*"),
+)
+HELD_OUT = 1 if QUICK else 8
+#: Intensities at which the curve is judged: tissue of both pools has them.
 _INTENSITIES = np.linspace(0.2, 1, 17)
 _QUANTILES = np.linspace(0, 1, 65)
-_WHY_CONTRAST = ""
-_WHY_MEASURED = ""
+_WHY_CURVE = ""
+_WHY_TRANSFER = ""
 
 
 def parts() -> Iterator[Part]:
     for name in SCANNERS:
-        pools = pools_of(name)
-        if min(len(pools.low), len(pools.good)) < FEWEST:
-            continue
-        yield f"{name} measured", partial(figures_of, name)
-        for volume in pools.held_out:
-            yield f"{name} {volume}", partial(judged, name, volume)
-    low, good = real_pools()
-    if min(len(low), len(good)) >= FEWEST:
-        yield f"{REAL} measured", partial(real_figures, low, good)
-
-
-def seed_of(name: str, volume: str, *, held_out: bool) -> int:
-    return 100 * list(SCANNERS).index(name) + 1000 * held_out + pools_of(name).low.index(volume)
+        low, good = pools_of(name)
+        if min(len(low), len(good)) >= FEWEST:
+            yield f"{name} measured", partial(compared, name)
+            for place, path in enumerate(low[:HELD_OUT]):
+                yield f"{name} {path}", partial(judged, name, path, seed=1000 + place)
+    if len(found(REAL_LOW)) >= FEWEST:
+        yield REAL, real
 
 
 @lru_cache
 def measured(name: str) -> Scanner:
     """Measure a simulated scanner, once for all parts."""
-    pools, scanner = pools_of(name), SCANNERS[name]
-    truths = {each: truth_of(each, scanner.modality) for each in pools.low}
-    low = (
-        scanner.scan(truth, seed_of(name, each, held_out=False)) for each, truth in truths.items()
-    )
-    return kept_scanner(name, low, (truth_of(each, scanner.modality) for each in pools.good))
-
-
-def kept_scanner(name: str, low: Iterator[Volume], good: Iterator[Volume]) -> Scanner:
-    """Measure a scanner, or read it where an interrupted run has written it."""
-    path = folder_of("scanner") / f"{name}.scanner"
-    if not path.is_file():
-        scanner = measure_scanner(low, good)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path, overwrite=True) as part:
-            part.write_text(json.dumps(scanner.to_json()), encoding="utf-8")
-    return Scanner.read(path)
-
-
-def figures_of(name: str) -> Iterator[Row]:
-    """Compare what was measured with what was simulated."""
-    simulated, scanner = SCANNERS[name], measured(name)
-    noise = scanner.low_quality.noise
-    yield from _stated(name, scanner, "noise", noise, simulated.noise)
-    for axis, curve, transfer in zip(AXES, scanner.axes, simulated.transfers, strict=True):
-        truth = replace(curve, values=tuple(transfer(np.array(curve.places)).tolist()))
-        yield from _stated(name, scanner, f"MTF50, {axis}", curve.half, truth.half.value)
-    if simulated.curve and scanner.contrast:
-        away = scanner.contrast.at(_INTENSITIES) - simulated.curve(_INTENSITIES)
-        yield {
-            "scanner": name, "volumes": len(scanner.low_quality.files), "figure": "curve, most",
-            "measured": float(np.abs(away).max()), "mean": float(np.abs(away).mean()),
-        }  # fmt: skip
-
-
-def _stated(
-    name: str, scanner: Scanner, figure: str, value: Any, truth: float | None = None
-) -> Iterator[Row]:
-    """A figure with its interval, and the truth where it is known."""
-    row = {"scanner": name, "volumes": len(scanner.low_quality.files), "figure": figure}
-    row |= {"measured": value.value, "low": value.low, "high": value.high}
-    yield row if truth is None else row | {"true": truth, "off": abs(value.value / truth - 1)}
+    (low, good), simulated = pools_of(name), SCANNERS[name]
+    opened = partial(truth_of, modality=simulated.modality)
+    scans = (simulated.scan(opened(path), seed) for seed, path in enumerate(low))
+    return measure_scanner(scans, map(opened, good))
 
 
 def known(name: str) -> Scanner:
-    """Put the true transfer and curve in place of the measured ones."""
+    """Put the true transfer and the true curve in the place of those that were measured."""
     simulated, scanner = SCANNERS[name], measured(name)
-    axes = {
-        axis: _exact(curve, transfer(np.array(curve.places)))
-        for axis, curve, transfer in zip(AXES, scanner.axes, simulated.transfers, strict=True)
-    }
-    contrast = scanner.contrast
-    if contrast and simulated.curve:
-        contrast = _exact(contrast, simulated.curve(np.array(contrast.places)))
-    return replace(scanner, contrast=contrast, **axes)
+    curves = dict(zip(AXES, simulated.transfers, strict=True))
+    curves |= {"contrast": simulated.curve} if simulated.curve else {}
+    exact = {}
+    for field, function in curves.items():
+        curve = getattr(scanner, field)
+        exact[field] = replace(curve, values=tuple(function(np.array(curve.places)).tolist()))
+    return replace(scanner, **exact)
 
 
-def _exact(curve: Curve, values: Any) -> Curve:
-    line = tuple(np.asarray(values).tolist())
-    return Curve(places=curve.places, values=line, low=line, high=line)
+def compared(name: str) -> Iterator[Row]:
+    """Compare what was measured with what was simulated."""
+    scanner, true = measured(name), known(name)
+    stated = partial(row_of, name, scanner)
+    yield stated("noise", scanner.low_quality.noise, SCANNERS[name].noise)
+    for axis, ours, truth in zip(AXES, scanner.axes, true.axes, strict=True):
+        if truth.values[-1] < 0.5:
+            yield stated(f"MTF50, {axis}", ours.half, truth.half.value)
+    if scanner.contrast and true.contrast:
+        away = np.abs(scanner.contrast.at(_INTENSITIES) - true.contrast.at(_INTENSITIES))
+        row = {"scanner": name, "volumes": len(scanner.low_quality.files), "figure": "curve"}
+        yield row | {"off": float(away.max()), "off_mean": float(away.mean())}
 
 
-def judged(name: str, path: str) -> Iterator[Row]:
-    """Measure all arms on one scan."""
+def row_of(
+    name: str, scanner: Scanner, figure: str, value: Measured, truth: float | None = None
+) -> Row:
+    """State a figure with its interval, and the truth where it is known."""
+    row = {"scanner": name, "volumes": len(scanner.low_quality.files), "figure": figure}
+    row |= {"measured": value.value, "low": value.low, "high": value.high}
+    return row if truth is None else row | {"true": truth, "off": abs(value.value / truth - 1)}
+
+
+def judged(name: str, path: str, seed: int) -> Iterator[Row]:
+    """Measure all arms on one scan, and on the same scan with lesions."""
     simulated = SCANNERS[name]
     truth = truth_of(path, simulated.modality)
-    seed = seed_of(name, path, held_out=True)
     added, lesions = lesions_in(truth, seed)
-    plain, facts = arms_of(name, simulated.scan(truth, seed))
-    lesion, _ = arms_of(name, simulated.scan(truth, seed, added))
-    tissue, wanted = tissue_of(truth), truth.voxels
-    tumor = tumor_of(path, simulated.modality)
+    scan = simulated.scan(truth, seed)
+    plain, inversions, sigma = arms_of(name, scan)
+    planted, _, _ = arms_of(name, simulated.scan(truth, seed, added))
+    tissue, wanted, peak = tissue_of(truth), truth.voxels, UNIT if simulated.curve else CT_RANGE_HU
+    ends = np.quantile(wanted[tissue], _QUANTILES)
     for arm, voxels in plain.items():
-        scale = 1.0 if simulated.curve is None else _scale(wanted) / _scale(voxels)
-        own = voxels * np.float32(scale)
-        curve = partial(_matched, np.quantile(own[tissue], _QUANTILES), wanted, tissue)
-        best = curve(own)
-        through = curve(lesion[arm] * np.float32(scale))
+        scale = np.float32(_scale(wanted) / _scale(voxels) if simulated.curve else 1)
+        own, own_planted = scale * voxels, scale * planted[arm]
+        curve = np.quantile(own[tissue], _QUANTILES)
+        best, best_planted = (
+            np.interp(each, curve, ends).astype(np.float32) for each in (own, own_planted)
+        )
+        kept = median(contrast_kept(best, best_planted, lesions)) if lesions else None
         row = {
             "scanner": name, "volume": path, "arm": arm,
-            "psnr": round(_decibels(wanted, own, tissue), 3),
-            "psnr_curve": round(_decibels(wanted, best, tissue), 3),
-            "ssim": round(_ssim(wanted, best, tissue), 4),
-            "kept": round(median(contrast_kept(best, through, lesions)), 3) if lesions else None,
-            "inconsistent": facts.get(arm),
+            "psnr": psnr(wanted, own, peak, mask=tissue),
+            "psnr_curve": psnr(wanted, best, peak, mask=tissue),
+            "ssim": _ssim(wanted / peak, best / peak, tissue),
+            "lesions": kept, "lesions_off": None if kept is None else abs(kept - 1),
         }  # fmt: skip
-        if tumor is not None:
-            row["tumor_error"] = round(
-                abs(_contrast(best, tumor) / _contrast(wanted, tumor) - 1), 3
-            )
+        if arm in inversions:
+            inversion = inversions[arm]
+            row["inconsistent"] = inversion.facts["inconsistent"]
+            false = replace(inversion, voxels=inversion.voxels + added / scale)
+            row["invented_found"] = float(contradictions(false, scan, sigma)[0][added != 0].mean())
         yield row
 
 
-def arms_of(name: str, scan: Volume) -> tuple[dict[str, Floats], dict[str, float]]:
-    """Voxels of each arm, and the share of tissue in which inversions contradict the scan."""
+def arms_of(name: str, scan: Volume) -> tuple[dict[str, Floats], dict[str, Inversion], float]:
+    """Return the voxels of each arm, the inversions among them, and the σ that was found."""
     result = enhance(scan, EnhanceConfig(device="cpu"))
     denoised, sigma = result.volume.voxels.astype(np.float32), result.noises[0].level
-    arms = {SCANNED: scan.voxels, ENHANCED: denoised}
+    arms = {"as scanned": scan.voxels, ENHANCED: denoised}
     if scan.modality == "MR":
-        field = measure_bias_field(result.volume, passes=PASSES)[:]
-        arms[N4] = denoised / field
-        own = arms[N4] * np.float32(UNIT / _scale(arms[N4]))
+        even = denoised / measure_bias_field(result.volume, passes=PASSES)[:]
+        own = even * np.float32(UNIT / _scale(even))
         ends = np.quantile(own[own > 0.06 * UNIT], _QUANTILES)
-        arms[HISTOGRAM] = np.interp(own, [0, *ends], [0, *_quantiles(name)]).astype(np.float32)
-    facts = {}
-    for arm, scanner in ((INVERTED, measured(name)), (KNOWN, known(name))):
-        inversion = invert(scanner, denoised, scan, sigma)
-        arms[arm], facts[arm] = inversion.voxels, inversion.facts["inconsistent"]
-    return arms, facts
+        matched = np.interp(own, [0, *ends], [0, *_quantiles(name)]).astype(np.float32)
+        arms |= {"and N4": even, "and histogram": matched}
+    scanners = {INVERTED: measured(name), KNOWN: known(name)}
+    inversions = {arm: invert(each, denoised, scan, sigma) for arm, each in scanners.items()}
+    return arms | {arm: each.voxels for arm, each in inversions.items()}, inversions, sigma
 
 
 @lru_cache
-def _quantiles(name: str) -> Floats:
-    """Quantiles of tissue, averaged over the high-quality pool."""
-    volumes = [truth_of(path, "MR").voxels for path in pools_of(name).good]
-    return np.mean([np.quantile(v[v > 0.06 * UNIT], _QUANTILES) for v in volumes], axis=0)
+def _quantiles(name: str) -> Any:
+    """Average the quantiles of tissue over the high-quality pool."""
+    volumes = [truth_of(path, "MR") for path in pools_of(name)[1]]
+    return np.mean([np.quantile(v.voxels[tissue_of(v)], _QUANTILES) for v in volumes], axis=0)
 
 
 def _scale(voxels: Floats) -> float:
-    bound = 0.06 * np.percentile(voxels, 99)
-    return float(np.percentile(voxels[voxels > bound], 99))
+    return float(np.percentile(voxels[voxels > 0.06 * np.percentile(voxels, 99)], 99))
 
 
-def _matched(ends: Floats, truth: Floats, tissue: Mask, voxels: Floats) -> Floats:
-    return np.interp(voxels, ends, np.quantile(truth[tissue], _QUANTILES)).astype(np.float32)
-
-
-def _peak(truth: Floats) -> float:
-    return CT_RANGE_HU if truth.min() < -UNIT / 2 else UNIT
-
-
-def _decibels(truth: Floats, voxels: Floats, tissue: Mask) -> float:
-    return psnr(truth, voxels, _peak(truth), mask=tissue)
-
-
-def _ssim(truth: Floats, voxels: Floats, tissue: Mask) -> float:
-    """Structural similarity in windows of 7 × 7 pixels."""
+def _ssim(a: Floats, b: Floats, tissue: Mask) -> float:
+    """Measure the structural similarity in windows of 7 × 7 pixels; the peak is 1."""
     from scipy.ndimage import uniform_filter
 
-    a, b = (np.asarray(each, np.float64) / _peak(truth) for each in (truth, voxels))
-    mean = partial(uniform_filter, size=(1, 7, 7))
-    means = mean(a), mean(b)
-    variances = mean(a * a) - means[0] ** 2 + mean(b * b) - means[1] ** 2
-    both = mean(a * b) - means[0] * means[1]
-    top = (2 * means[0] * means[1] + 1e-4) * (2 * both + 9e-4)
-    return float(
-        (top / ((means[0] ** 2 + means[1] ** 2 + 1e-4) * (variances + 9e-4)))[tissue].mean()
-    )
+    a, b, mean = a.astype(float), b.astype(float), partial(uniform_filter, size=(1, 7, 7))
+    squares, product = mean(a) ** 2 + mean(b) ** 2, mean(a) * mean(b)
+    spread, common = mean(a * a) + mean(b * b) - squares, mean(a * b) - product
+    share = (2 * product + 1e-4) * (2 * common + 9e-4) / (squares + 1e-4) / (spread + 9e-4)
+    return float(share[tissue].mean())
 
 
-def tumor_of(path: str, modality: str) -> tuple[Mask, Mask] | None:
-    """The tumor of a patient, and 3 pixels around it."""
-    from scipy.ndimage import binary_dilation
-
-    label = path.replace(".nii.gz", "_gtv.nii.gz")
-    if not (SHARED_DATA / label).is_file():
-        return None
-    tumor = central(label, "SEG").voxels > 0
-    near, far = (binary_dilation(tumor, iterations=times) for times in (1, 4))
-    return tumor, far & ~near
-
-
-def _contrast(voxels: Floats, tumor: tuple[Mask, Mask]) -> float:
-    return float(voxels[tumor[0]].mean() - voxels[tumor[1]].mean())
-
-
-def real_pools() -> tuple[list[str], list[str]]:
-    """T1 with slices of 3 mm, and with voxels of 1 mm; scanners and sequences differ."""
-    low = sorted(path.relative_to(SHARED_DATA).as_posix() for path in SHARED_DATA.glob(REAL_LOW))
-    return low, [path for path in REAL_GOOD if (SHARED_DATA / path).is_file()]
-
-
-def real_figures(low: list[str], good: list[str]) -> Iterator[Row]:
+def real() -> Iterator[Row]:
     """Measure real pools, and how much of each scan its inversion contradicts."""
+    low, good = found(REAL_LOW), [path for pattern in REAL_GOOD for path in found(pattern)]
     pools = ((load(SHARED_DATA / path, modality="MR") for path in pool) for pool in (low, good))
-    scanner = kept_scanner(REAL, *pools)
-    for figure, value in (
-        ("noise", scanner.low_quality.noise), ("noise, good", scanner.high_quality.noise),
-        ("field", scanner.low_quality.field), ("field, good", scanner.high_quality.field),
-        *((f"MTF50, {axis}", curve.half) for axis, curve in zip(AXES, scanner.axes, strict=True)),
-    ):  # fmt: skip
-        yield from _stated(REAL, scanner, figure, value)
-    for path in low[:1] if QUICK else low:
-        scan = central(path, "MR")
+    scanner = measure_scanner(*pools)
+    for name, pool in (("low", scanner.low_quality), ("good", scanner.high_quality)):
+        yield row_of(REAL, scanner, f"noise, {name}", pool.noise)
+        yield row_of(REAL, scanner, f"field, {name}", pool.field)
+    for axis, curve in zip(AXES, scanner.axes, strict=True):
+        yield row_of(REAL, scanner, f"MTF50, {axis}", curve.half)
+    for path in low[:HELD_OUT]:
+        scan = slab(path, "MR")
         result = enhance(scan, EnhanceConfig(device="cpu"))
-        denoised = result.volume.voxels.astype(np.float32)
-        inversion = invert(scanner, denoised, scan, result.noises[0].level)
-        yield {
-            "scanner": REAL, "volume": path, "arm": INVERTED,
-            "inconsistent": inversion.facts["inconsistent"],
-        }  # fmt: skip
+        denoised, sigma = result.volume.voxels.astype(np.float32), result.noises[0].level
+        share = invert(scanner, denoised, scan, sigma).facts["inconsistent"]
+        yield {"scanner": REAL, "volume": path, "arm": INVERTED, "inconsistent": share}
 
 
 def gates_of(rows: list[Row]) -> Iterator[Gate]:
-    """Low field: the inversion over what `enhance` gives; figures of all pools of ten and more."""
+    """Low field: the inversion beside `enhance`; what is measured of pools of ten and more."""
 
-    def of(arm: str, figure: str) -> list[float]:
-        return [
+    def mean(arm: str, figure: str) -> float | None:
+        values = [
             row[figure] for row in rows
-            if (row["scanner"], row.get("arm")) == ("low field", arm) and figure in row
+            if (row["scanner"], row.get("arm")) == ("low field", arm) and row[figure] is not None
         ]  # fmt: skip
+        return fmean(values) if values else None
 
-    for figure, goal, name in (
-        ("psnr", 4, "dB"), ("psnr_curve", 3, "dB at the best curve"), ("ssim", 0.07, "SSIM"),
+    for figure, goal in (("psnr", 4), ("psnr_curve", 3), ("ssim", 0.07)):
+        ours, plain = mean(INVERTED, figure), mean(ENHANCED, figure)
+        gain = None if ours is None or plain is None else ours - plain
+        yield at_least(f"low field, inversion over enhance: {figure}", gain, goal)
+    error = mean(INVERTED, "lesions_off")
+    yield at_most("low field, inversion: error of the contrast of lesions", error, 0.08, _WHY_CURVE)
+    for figure, bound, why in (
+        ("noise", 0.05, ""), ("MTF50", 0.07, _WHY_TRANSFER), ("curve", 0.03, _WHY_CURVE)
     ):  # fmt: skip
-        pairs = zip(of(INVERTED, figure), of(ENHANCED, figure), strict=True)
-        gain = _mean([ours - theirs for ours, theirs in pairs])
-        yield at_least(f"low field, inversion over enhance, {name}", gain, goal, _WHY_CONTRAST)
-    errors = of(INVERTED, "tumor_error")
-    error = median(errors) if errors else None
-    name = "low field, inversion: error of the contrast of tumors, median"
-    yield at_most(name, error, 0.08, _WHY_CONTRAST)
-    stated = [row for row in rows if row.get("volumes", 0) >= ENOUGH]
-    for figure, field, bound in (
-        ("noise", "off", 0.05), ("MTF50", "off", 0.07), ("curve", "measured", 0.03),
-    ):  # fmt: skip
-        values = [row[field] for row in stated if row["figure"].startswith(figure) and field in row]
-        yield at_most(
-            f"{figure}: error of what is measured, most", most(values), bound, _WHY_MEASURED
-        )
-
-
-def _mean(values: list[float]) -> float | None:
-    return fmean(values) if values else None
+        off = [
+            row["off"] for row in rows
+            if row.get("volumes", 0) >= ENOUGH and row["figure"].startswith(figure) and "off" in row
+        ]  # fmt: skip
+        yield at_most(f"{figure} of a scanner, beside the true one, most", most(off), bound, why)
 
 
 if __name__ == "__main__":
