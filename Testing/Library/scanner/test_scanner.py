@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.dicomout.derivation import Derivation
 from MedEnhanceLib.jobs.enhancing import objects_of
 from MedEnhanceLib.noise.rician import rician_noise
+from MedEnhanceLib.scanner.invert import contradictions, invert
 from MedEnhanceLib.scanner.scanner import Scanner
 from MedEnhanceLib.synthetic import synthetic_volume
 
@@ -111,6 +113,20 @@ def test_inversion_brings_a_scan_nearer_to_the_truth_and_says_so() -> None:
     assert named.series_text("T1") == "T1 MedEnhance scanner inverted"
     # What was made of the scan gives the scan again.
     assert result.measured["scanner"]["inconsistent"] < 0.02
+
+
+def test_what_is_invented_contradicts_the_scan() -> None:
+    scan, sigma = case()[1], 1000 * NOISE
+    denoised = me.enhance(scan, device="cpu").volume.voxels.astype(np.float32)
+    inversion = invert(measured(), denoised, scan, sigma)
+    false = inversion.voxels.copy()
+    invented = np.s_[5:8, 28:36, 28:36]
+    false[invented] += 250
+    where, share = contradictions(replace(inversion, voxels=false), scan, sigma)
+    assert where[invented].mean() > 0.8
+    where[4:9, 24:40, 24:40] = False
+    assert where.mean() < 0.005
+    assert share > inversion.facts["inconsistent"]
 
 
 @pytest.mark.parametrize("step", ["noise", "field", "resolution", "curve"])
