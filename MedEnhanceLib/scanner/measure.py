@@ -255,6 +255,8 @@ def _fitted(low: Doubles, good: Doubles) -> Doubles:
 def _transfers(low: Sequence[_Look], good: Sequence[_Look], shown: Curve | None) -> list[Curve]:
     """Compare power along each axis; rows and columns are taken together where they agree."""
     spacing = np.median([look.spacing for look in low], axis=0)
+    # Frequencies that no volume of the good pool shows cannot be compared.
+    spacing = np.maximum(spacing, np.min([look.spacing for look in good], axis=0))
     places = [(np.arange(_FREQUENCIES) + 1) / _FREQUENCIES / (2 * mm) for mm in spacing]
     scans, goods = (
         np.moveaxis(np.array([_powers(look, places, curve) for look in pool]), 1, 0)

@@ -81,6 +81,14 @@ def test_noise_resolution_contrast_and_field_are_measured() -> None:
     assert any("5 volumes" in warning for warning in scanner.warnings)
 
 
+def test_only_what_both_pools_show_is_compared() -> None:
+    fine = [synthetic_volume("CT", n, shape=SHAPE, spacing=SPACING) for n in range(3)]
+    coarse = [synthetic_volume("CT", n, shape=SHAPE, spacing=(3.0, 1.5, 1.5)) for n in (3, 4, 5)]
+    scanner = me.measure_scanner(fine, coarse, progress=False)
+    assert scanner.rows.places[-1] == pytest.approx(1 / 3)  # cycles per mm
+    assert np.isfinite(scanner.rows.values).all()
+
+
 @cache
 def case() -> tuple[Volume, Volume]:
     """A phantom of neither pool, and its scan, in whole numbers."""
