@@ -82,8 +82,14 @@ def test_noise_resolution_contrast_and_field_are_measured() -> None:
 
 
 def test_only_what_both_pools_show_is_compared() -> None:
-    fine = [synthetic_volume("CT", n, shape=SHAPE, spacing=SPACING) for n in range(3)]
-    coarse = [synthetic_volume("CT", n, shape=SHAPE, spacing=(3.0, 1.5, 1.5)) for n in (3, 4, 5)]
+    grids = ((1.0,) * 3, (1.0, 1.5, 1.5))  # of the good pool one volume is fine
+    fine, coarse = (
+        [
+            synthetic_volume("CT", n, shape=(12, 63, 63), spacing=(3.0, mm, mm))
+            for n, mm in enumerate(grid)
+        ]
+        for grid in grids
+    )
     scanner = me.measure_scanner(fine, coarse, progress=False)
     assert scanner.rows.places[-1] == pytest.approx(1 / 3)  # cycles per mm
     assert np.isfinite(scanner.rows.values).all()
