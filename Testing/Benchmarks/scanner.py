@@ -54,6 +54,7 @@ HELD_OUT = 1 if QUICK else 8
 #: Intensities at which the curve is judged: tissue of both pools has them.
 _INTENSITIES = np.linspace(0.2, 1, 17)
 _QUANTILES = np.linspace(0, 1, 65)
+_WHY_LESIONS = "what k-space does not hold is lost: with the true scanner inverted it is .105"
 _WHY_NOISE = (
     "σ alone is within 2 %: the 99th percentile of tissue, by which it is divided, is 9 % lower "
     "behind thick slices"
@@ -226,7 +227,9 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
         gain = None if ours is None or plain is None else ours - plain
         yield at_least(f"low field, inversion over enhance: {figure}", gain, goal)
     error = mean(INVERTED, "lesions_off")
-    yield at_most("low field, inversion: error of the contrast of lesions", error, 0.08, _WHY_CURVE)
+    yield at_most(
+        "low field, inversion: error of the contrast of lesions", error, 0.08, _WHY_LESIONS
+    )
     for figure, bound, why in (
         ("noise", 0.05, _WHY_NOISE), ("MTF50", 0.07, _WHY_TRANSFER), ("curve", 0.03, _WHY_CURVE)
     ):  # fmt: skip
