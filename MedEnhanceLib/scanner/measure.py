@@ -62,6 +62,8 @@ _OTHERS = (0.06, 0.2)
 #: Share of noise and signal that the signal of the scanner is where the transfer is measured;
 #: beyond, it falls off as a Gaussian.
 _SIGNAL = 0.2
+#: Spacings that differ by less are the same.
+_ROUNDING = 1 + 1e-4
 #: Standard errors of an interval.
 _WIDTH = 1.645
 #: Variance of Rayleigh noise over σ².
@@ -257,6 +259,8 @@ def _transfers(
 ) -> list[Curve]:
     """Compare power along each axis; rows and columns are taken together where they agree."""
     spacing = np.median([look.spacing for look in low], axis=0)
+    # Two volumes of the good pool show all frequencies, as the jackknife leaves out one.
+    spacing = np.maximum(spacing, np.sort([look.spacing for look in good], axis=0)[1])
     places = [(np.arange(_FREQUENCIES) + 1) / _FREQUENCIES / (2 * mm) for mm in spacing]
     scans, goods = (
         np.moveaxis(np.array([_powers(look, places, curve) for look in pool]), 1, 0)
@@ -319,8 +323,9 @@ def _powers(look: _Examined, places: Sequence[Doubles], shown: Curve | None) -> 
         noise = variance * np.interp(known, np.arange(BLOCK) / (2 * BLOCK), cosines)
         signal = power[: len(known)] - noise
         level = signal[known <= max(_LOWEST / 2, known[1])].mean()
-        lines = [np.interp(wanted, known / mm, line, right=np.nan) for line in (signal, noise)]
-        powers.append(np.stack(lines, -1) / level)
+        power = np.stack([np.interp(wanted, known / mm, line) for line in (signal, noise)], -1)
+        power[wanted > _ROUNDING / (2 * mm)] = np.nan
+        powers.append(power / level)
     return powers
 
 

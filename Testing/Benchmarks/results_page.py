@@ -277,6 +277,26 @@ def slices() -> Table:
     return Table(head, ("$1", *means, gain(path)), names, f"{path}:mean")
 
 
+def inverted() -> Table:
+    """Arms of each simulated scanner: means, and the worst case of the inversion's figures."""
+    arms = (
+        ("as scanned", "as scanned"), ("enhance", "`enhance`"), ("and N4", "and N4"),
+        ("and histogram", "and histogram"), ("inverted", "`enhance --scanner`"),
+        ("inverted, true scanner", "true scanner inverted"),
+    )  # fmt: skip
+    names = ("low field", "old spin echo", "low field, brains", "CT kernel")
+    entries = [
+        (name, *arm) for name in names for arm in arms
+        if name != "CT kernel" or not arm[0].startswith("and")
+    ]  # fmt: skip
+    base = "scanner.rows[scanner=$0; arm=$1]"
+    figures = (("psnr", ".1f"), ("psnr_curve", ".1f"), ("ssim", ".2f"), ("lesions", ".2f"))
+    columns = (f"{{{base}.{name}:mean|{form}}} ({{{base}.{name}:min|{form}}})"
+               for name, form in figures)  # fmt: skip
+    head = ("scanner", "result", "PSNR", "best curve", "SSIM", "contrast of lesions", "n")
+    return Table(head, ("$0", "$2", *columns, f"{{{base}.psnr:count|.0f}}"), entries)
+
+
 #: Rows of `segmented`: what, selected rows, figure, bar of its mean; errors have one below 0.5.
 _LABELS = (
     ("FreeSurfer's labels, whole heads: mean of 13", "table=FreeSurfer", "dice", "0.82"),
@@ -597,7 +617,7 @@ def card() -> Table:
 TABLES: dict[str, Callable[[], Table]] = {
     table.__name__: table
     for table in (
-        offers, sequences, real, real_ct, enhancement, network, guided, lesions, slices,
+        offers, sequences, real, real_ct, enhancement, network, guided, lesions, slices, inverted,
         segmented, volumes, reach, refused, gate, distilled, exact, ratio, downstream, time, card,
     )
 }  # fmt: skip

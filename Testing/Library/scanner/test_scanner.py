@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.dicomout.derivation import Derivation
 from MedEnhanceLib.jobs.enhancing import objects_of
 from MedEnhanceLib.noise.rician import rician_noise
+from MedEnhanceLib.scanner.invert import contradictions, invert
 from MedEnhanceLib.scanner.scanner import Scanner
 from MedEnhanceLib.synthetic import synthetic_volume
 
@@ -43,12 +45,12 @@ def phantom(seed: int) -> Volume:
     return volume.with_voxels(voxels.astype(np.float32))
 
 
-def scanned(volume: Volume, seed: int) -> Volume:
+def scanned(volume: Volume, seed: int, noise: float = NOISE) -> Volume:
     """Put the scanner before a volume."""
     rng = np.random.default_rng(seed)
     values = (volume.voxels / np.float32(1000)) ** np.float32(EXPONENT)
     values = values * bias_field(SHAPE, FIELD, rng, spacing_mm=volume.geometry.spacing)
-    return volume.with_voxels(1000 * rician_noise(gaussian_blur(values, BLUR), NOISE, rng))
+    return volume.with_voxels(1000 * rician_noise(gaussian_blur(values, BLUR), noise, rng))
 
 
 @cache
@@ -77,6 +79,20 @@ def test_noise_resolution_contrast_and_field_are_measured() -> None:
     assert np.abs(shown - intensities**EXPONENT).max() < 0.06
     assert scanner.low_quality.field.value > 2 * scanner.high_quality.field.value
     assert any("5 volumes" in warning for warning in scanner.warnings)
+
+
+def test_only_what_both_pools_show_is_compared() -> None:
+    grids = ((1.0,) * 3, (1.0, 1.5, 1.5))  # of the good pool one volume is fine
+    fine, coarse = (
+        [
+            synthetic_volume("CT", n, shape=(12, 63, 63), spacing=(3.0, mm, mm))
+            for n, mm in enumerate(grid)
+        ]
+        for grid in grids
+    )
+    scanner = me.measure_scanner(fine, coarse, progress=False)
+    assert scanner.rows.places[-1] == pytest.approx(1 / 3)  # cycles per mm
+    assert np.isfinite(scanner.rows.values).all()
 
 
 @cache
@@ -111,6 +127,25 @@ def test_inversion_brings_a_scan_nearer_to_the_truth_and_says_so() -> None:
     assert named.series_text("T1") == "T1 MedEnhance scanner inverted"
     # What was made of the scan gives the scan again.
     assert result.measured["scanner"]["inconsistent"] < 0.02
+
+
+def test_what_a_scan_of_little_noise_shows_stays() -> None:
+    result = me.enhance(scanned(phantom(21), 21, 0.002), scanner=measured(), device="cpu")
+    assert result.measured["scanner"]["inconsistent"] < 0.02
+
+
+def test_what_is_invented_contradicts_the_scan() -> None:
+    scan, sigma = case()[1], 1000 * NOISE
+    denoised = me.enhance(scan, device="cpu").volume.voxels.astype(np.float32)
+    inversion = invert(measured(), denoised, scan, sigma)
+    false = inversion.voxels.copy()
+    invented = np.s_[5:8, 28:36, 28:36]
+    false[invented] += 250
+    where, share = contradictions(replace(inversion, voxels=false), scan, sigma)
+    assert where[invented].mean() > 0.8
+    where[4:9, 24:40, 24:40] = False
+    assert where.mean() < 0.005
+    assert share > inversion.facts["inconsistent"]
 
 
 @pytest.mark.parametrize("step", ["noise", "field", "resolution", "curve"])
