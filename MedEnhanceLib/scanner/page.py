@@ -43,7 +43,8 @@ def summary_of(scanner: Scanner) -> str:
     low, good = scanner.low_quality, scanner.high_quality
     unit = " HU" if scanner.contrast is None else " of bright tissue"
     halves = ", ".join(
-        f"{_shown(curve.half)} ({axis})" for axis, curve in zip(AXES, scanner.axes, strict=True)
+        f"{_shown(curve.half) if min(curve.values) < 0.5 else f'> {curve.places[-1]:.3g}'} ({axis})"
+        for axis, curve in zip(AXES, scanner.axes, strict=True)
     )
     return (
         f"{len(low.files)} volumes against {len(good.files)}: noise {_shown(low.noise)}{unit} "

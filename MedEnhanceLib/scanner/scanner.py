@@ -126,6 +126,7 @@ class Scanner(Options):
     def read(cls, path: str | Path) -> Scanner:
         """Read a measured scanner; InputError for any other file."""
         path = Path(path)
+        path = path / "scanner.json" if path.is_dir() else path
         try:
             return config_from_json(cls, read_json(path), "scanner")
         except OSError as cause:

@@ -14,6 +14,7 @@ from _heads_data import STRUCTURES
 
 from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.gradprom.structures.model import ALL, open_structures
 from MedEnhanceLib.training.gradprom.measuring import volume_intervals
 
 MODELS = REPOSITORY / "Resources" / "models"
@@ -39,9 +40,11 @@ def main() -> None:
             MODELS / name, {"measured": enhancement_rows(record("denoising")["rows"], modality)}
         )
     rows = record("segmentation")["rows"]
-    known = read_bundle(MODELS / "brain").metadata.get("volume_interval", {})
-    intervals = {"volume_interval": known | brain_intervals(rows, [*known])}
-    record_fields(MODELS / "brain", {"measured": brain_rows(rows), **intervals})
+    brain = read_bundle(MODELS / "brain")
+    # Where nobody drew a structure, painted scans say nothing: sizes are those of labeled images.
+    whole = {ALL: brain.metadata["volume_interval"][ALL]}
+    intervals = brain_intervals(rows, [*open_structures(brain).anatomy.structures]) | whole
+    record_fields(brain.folder, {"measured": brain_rows(rows), "volume_interval": intervals})
     for name, start in CODECS.items():
         record_fields(MODELS / name, {"measured": codec_rows(record("compression")["rows"], start)})
     for name, modality in SLICES.items():
@@ -73,8 +76,11 @@ def brain_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def brain_intervals(rows: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
     """Factors of the head's volumes between which those of readers are, by the head's names."""
-    drawn = [row["volume_errors"] for row in rows
-             if row["table"] == "manual" and row["arm"] == "head" and "volumes" in row]  # fmt: skip
+    drawn = [
+        row["volume_errors"]
+        for row in rows
+        if row["table"] == "manual" and row["arm"] == "head" and "volume_errors" in row
+    ]
     ratios = np.array([[1 / (1 + row[name]) for name in STRUCTURES] for row in drawn])
     found = volume_intervals([*STRUCTURES], ratios) if drawn else {}
     by_name = {name: "ventricles" if "ventricle" in name else name.lower() for name in names}

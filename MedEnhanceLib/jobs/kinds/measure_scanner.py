@@ -45,7 +45,7 @@ class ScannerParams(Params):
 
 def run_scanner(params: ScannerParams, monitor: Monitor) -> Result:
     """Measure both folders, write scanner.json and the page."""
-    began, folder = time.monotonic(), make_folder(params.out)
+    began, folder = time.monotonic(), Path(params.out)
     require("matplotlib", purpose="Drawing the page")
     refuse_existing(folder / "scanner.json", params.overwrite)
     low, good = (
@@ -54,6 +54,7 @@ def run_scanner(params: ScannerParams, monitor: Monitor) -> Result:
     )
     scanner = measure_scanner(low, good, monitor.part(0.0, 0.95))
     monitor.progress(0.95, "drawing the page")
+    make_folder(params.out)
     write_json(folder / "scanner.json", scanner.to_json(), overwrite=params.overwrite)
     page = write_scanner_page(scanner, folder, overwrite=params.overwrite)
     outputs = {"scanner": str(folder / "scanner.json"), "page": str(page)}
