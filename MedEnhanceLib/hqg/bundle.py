@@ -16,9 +16,11 @@ from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.filters.native_engine import NetworkWeights
 from MedEnhanceLib.hqg.config import NetworkConfig, ViewConfig
 from MedEnhanceLib.native import CELLS, SIDE
+from MedEnhanceLib.scanner.scanner import Scanner
 
-#: Of the names of a view network's weights, in a bundle that has those of a set network too.
-VIEW_PREFIX = "view."
+#: Of the names of the weights of a view network, and of one that follows the inversion of a
+#: scanner, in a bundle that has those of a set network too.
+VIEW_PREFIX, UNPAIRED_PREFIX = "view.", "unpaired."
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +83,8 @@ def changed_shares(config: NetworkConfig) -> Floats:
 def set_weights(bundle: Bundle) -> SetWeights:
     """Open the set network of a verified bundle; raises ModelError where weights do not fit."""
     every = load_arrays(bundle)
-    tensors = {k: v for k, v in every.items() if not k.startswith(VIEW_PREFIX)}
+    others = VIEW_PREFIX, UNPAIRED_PREFIX
+    tensors = {k: v for k, v in every.items() if not k.startswith(others)}
     with must_fit(bundle, tensors):
         config = config_from_json(NetworkConfig, bundle.metadata.get("network", {}))
         own = {k: v.shape for k, v in tensors.items() if not k.startswith("correction.")}
@@ -97,7 +100,22 @@ def view_weights(bundle: Bundle) -> tuple[ViewConfig, dict[str, Array]]:
             f"{bundle.name} has no network that sees whole slices",
             "Use denoiser auto, or the model ct.",
         )
-    every = load_arrays(bundle).items()
-    tensors = {k.removeprefix(VIEW_PREFIX): v for k, v in every if k.startswith(VIEW_PREFIX)}
+    tensors = _below(bundle, VIEW_PREFIX)
     with must_fit(bundle, tensors):
         return config_from_json(ViewConfig, bundle.metadata["view"]), tensors
+
+
+def unpaired_weights(bundle: Bundle) -> tuple[Scanner, ViewConfig, dict[str, Array]]:
+    """Open the scanner of a verified bundle and the network that follows its inversion.
+
+    Raises ModelError where they do not fit.
+    """
+    tensors, fields = _below(bundle, UNPAIRED_PREFIX), bundle.metadata["unpaired"]
+    with must_fit(bundle, tensors):
+        scanner = config_from_json(Scanner, fields["scanner"])
+        return scanner, config_from_json(ViewConfig, fields["network"]), tensors
+
+
+def _below(bundle: Bundle, prefix: str) -> dict[str, Array]:
+    every = load_arrays(bundle).items()
+    return {k.removeprefix(prefix): v for k, v in every if k.startswith(prefix)}

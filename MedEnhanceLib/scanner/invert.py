@@ -46,6 +46,7 @@ class Inversion:
 
     Attributes:
         voxels: float32 [K, J, I], in the units of the scan.
+        noisy: the scan with its noise and blur, but without field and with the same contrast.
         scanner: that was inverted.
         steps: that were taken.
         spacing: mm along k, j, i.
@@ -55,6 +56,7 @@ class Inversion:
     """
 
     voxels: Floats
+    noisy: Floats
     scanner: Scanner
     steps: tuple[str, ...]
     spacing: tuple[float, float, float]
@@ -69,7 +71,7 @@ class Inversion:
             values = scale * self.scanner.contrast.at(values / scale)
         values = values * self.bias_field
         if "resolution" in self.steps:
-            values = _filtered(values, self.scanner, self.spacing, lambda transfer: transfer)
+            values = filtered(values, self.scanner, self.spacing, lambda transfer: transfer)
         return values
 
 
@@ -114,10 +116,11 @@ def invert(
         removed = np.exp(np.float32(share) * log_field)
         values = values / removed
         facts["field"] = {"deviation": round(deviation, 3), "share": round(share, 2)}
+    before = before / removed
     tissue = _tissue_in(values, scan)
     if "resolution" in steps:
-        constant = _constant(values, before / removed, tissue, sigma, steps)
-        values = _filtered(
+        constant = _constant(values, before, tissue, sigma, steps)
+        values = filtered(
             values, scanner, spacing, lambda h: (1 + constant) * h / (h**2 + constant)
         )
         facts["resolution"] = {"constant": round(constant, 3)}
@@ -125,10 +128,13 @@ def invert(
     scale = 1.0
     if "curve" in steps and scanner.contrast:
         scale = scale_of(softened(values, spacing))
-        values = np.float32(scale) * scanner.contrast.inverse(values / np.float32(scale))
+        values, before = (
+            np.float32(scale) * scanner.contrast.inverse(each / np.float32(scale))
+            for each in (values, before)
+        )
     result = Inversion(
-        voxels=values.astype(np.float32), scanner=scanner, steps=steps, spacing=spacing,
-        scale=scale, bias_field=removed, facts=facts,
+        voxels=values.astype(np.float32), noisy=before.astype(np.float32), scanner=scanner,
+        steps=steps, spacing=spacing, scale=scale, bias_field=removed, facts=facts,
     )  # fmt: skip
     facts["inconsistent"] = round(consistency(result, scan, sigma), 4)
     return result
@@ -162,7 +168,7 @@ def _constant(
     return float(np.clip(_CONSTANT * ratio**2, *_LIMITS))
 
 
-def _filtered(
+def filtered(
     values: Floats,
     scanner: Scanner,
     spacing: Sequence[float],

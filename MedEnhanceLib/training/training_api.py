@@ -6,7 +6,7 @@ See `api`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from MedEnhanceLib.training.jobs.distill import distill_config, distill_into, re
 from MedEnhanceLib.training.jobs.evaluate import evaluate_bundle
 from MedEnhanceLib.training.jobs.train import (
     check_training,
+    cohort,
     set_of,
     train_method,
     training_config,
+    without_pairs,
 )
 from MedEnhanceLib.training.spg.cohort import Cohort
 from MedEnhanceLib.training.spg.config import DistillConfig
@@ -37,6 +39,9 @@ def train(
     *,
     from_labels: PathLike | None = None,
     distilled: PathLike | None = None,
+    low_quality: PathLike | None = None,
+    high_quality: PathLike | Sequence[str] | None = None,
+    scanner: PathLike | None = None,
     progress: Progress = None,
     cancel: Cancel | None = None,
     **fields: Any,
@@ -54,6 +59,10 @@ def train(
         out: the folder for checkpoint and bundle.
         from_labels: the folder of label maps for head, in place of data.
         distilled: a distilled set, besides the volumes of data.
+        low_quality: for hqg a folder of another scanner, whose images become like those of
+            high_quality, without pairs.
+        high_quality: a folder of volumes, in place of data; or patterns below data.
+        scanner: the file of a measured scanner, in place of low_quality.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
         **fields: of the configuration, in place of those in config: images, steps, device …
@@ -68,9 +77,17 @@ def train(
         config = {"preset": "cpu", "modality": "MR", "high_quality": ["*.nii.gz"]}
         folder = me.train("hqg", config, "data/", out="runs/a", progress=True)
         me.enhance(volume, model=str(folder))
+        me.train("hqg", low_quality="old/", high_quality="good/", out="runs/scanner")
         me.train("head", from_labels="label-maps/", images="labeled/", out="runs/head")
     """
     given = {"preset": config} if isinstance(config, str) else config
+    if isinstance(high_quality, str | os.PathLike) and data is None:
+        data, found = cohort(local_path(high_quality), method)
+        fields = found | fields
+    elif high_quality is not None:
+        fields["high_quality"] = high_quality
+    places = (place and local_path(place) for place in (low_quality, scanner))
+    fields = without_pairs(fields, *places)
     if fields:
         paths = {name: str(value) for name, value in fields.items() if isinstance(value, Path)}
         given = {**(given if isinstance(given, Mapping) else given.to_json()), **fields, **paths}

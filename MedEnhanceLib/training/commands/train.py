@@ -44,7 +44,7 @@ _FIELDS = (
 def _declare_train(parser: Parser) -> None:
     from MedEnhanceLib.training.config import NetworkTrainingConfig
     from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
-    from MedEnhanceLib.training.hqg.config import TrainConfig
+    from MedEnhanceLib.training.hqg.config import TrainConfig, UnpairedConfig
 
     job = declaration_of("train")
     add_flags(parser, job, only=["method", "out"])
@@ -53,6 +53,7 @@ def _declare_train(parser: Parser) -> None:
         metavar="DIR",
         help="high-quality images: files, or a folder for each DICOM series",
     )
+    add_flags(parser, UnpairedConfig, only=["low_quality", "scanner"])
     parser.add_argument("--modality", choices=("MR", "CT", "EM"), help="modality of the images")
     parser.add_argument(
         "--preset",
@@ -101,6 +102,7 @@ def _declare_train(parser: Parser) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     """Run the job and report where the model is."""
+    from MedEnhanceLib.training.jobs.train import without_pairs
     from MedEnhanceLib.training.spg.dataset import find_set
 
     config = read_config(args.config)
@@ -122,6 +124,12 @@ def _train(args: argparse.Namespace) -> int:
             "no training data",
             "Name images of high quality (--high-quality DIR), or a folder (--data DIR).",
         )
+    if args.low_quality or args.scanner:
+        if args.method != "hqg":
+            raise ConfigError(
+                f"{args.method} does not learn without pairs", "Leave out --low-quality, --scanner."
+            )
+        config = without_pairs(config, args.low_quality, args.scanner)
     stated = {name: getattr(args, name) for name in _FIELDS}
     config |= {name: value for name, value in stated.items() if value is not None}
     task = {name: getattr(args, name) for name in ("segmenter", "gate") if getattr(args, name)}
@@ -195,7 +203,8 @@ def _means_lines(fields: Mapping[str, Any]) -> list[str]:
 TRAIN = Command(
     name="train",
     description="Train a model on your own volumes. hqg: an enhancer, on a folder of\n"
-    "high-quality images, or on a distilled set (--data SET), or both. head: a segmentation\n"
+    "high-quality images, or on a distilled set (--data SET), or both; with --low-quality it\n"
+    "makes images of another scanner like these, without pairs. head: a segmentation\n"
     "model, from label maps (--from-labels). slices: a network for thin slices, like hqg or on\n"
     "the volumes below --data that --config names; codec: models of the codec, on those.\n"
     "The same command continues a training that was stopped. How to: docs/training.md.",

@@ -122,7 +122,7 @@ def export_with_view(
     tensors |= {f"{VIEW_PREFIX}{name}": value for name, value in view.state_dict().items()}
     summary = f"From {start.name}: {config.steps} steps of the network that sees whole slices, "
     metadata: dict[str, Any] = {
-        **start.metadata,
+        **{name: value for name, value in start.metadata.items() if name != "unpaired"},
         "name": config.name,
         "anatomy": config.anatomy,
         "description": "HQG-Net: after the block-matching filter, a set network over groups of "

@@ -36,8 +36,10 @@ _MARGIN = 2
 _OTHER_SIGMA, _SIGMA_HU = 0.5, (4.0, 300.0)
 #: Error of σ where it is not measured, of its logarithm.
 _SIGMA_ERROR = 0.15
-#: Lesions of a slab, their radii in mm, contrast in HU, and weight in the loss beside tissue.
-_LESIONS, _RADIUS_MM, _CONTRAST_HU, _LESION_WEIGHT = 24, (1.2, 5.0), (4.0, 100.0), 3.0
+#: Lesions of a slab, their radii in mm, and weight in the loss beside tissue.
+_LESIONS, _RADIUS_MM, _LESION_WEIGHT = 24, (1.2, 5.0), 3.0
+#: Values of CT in which lesions are planted, and their contrast, HU.
+PLANTED_IN_HU, CONTRAST_HU = (-200.0, 200.0), (4.0, 100.0)
 #: Width of a lesion's edge in pixels.
 _EDGE_PX = 0.7
 #: Values from here on are tissue, HU; least share of tissue in a patch, and tries for it.
@@ -45,11 +47,13 @@ _TISSUE_HU, _LEAST_TISSUE, _TRIES = -400.0, 0.4, 8
 #: Side of a patch in pixels, a multiple of what the network shrinks by.
 PATCH = 96
 _HU = np.float32(1000)
+#: Two ends.
+Range = tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
-class LowDoseSlab:
-    """Slices of CT at low dose, on the network's scale, float16, [K, J, I] each.
+class TrainingSlab:
+    """Slices to learn from, on the network's scale, float16, [K, J, I] each.
 
     Attributes:
         noisy, filtered: before and after the methods that precede the network.
@@ -91,7 +95,7 @@ class SlabMaker:
     synthetic: float
     seed: int
 
-    def make(self, number: int) -> list[LowDoseSlab]:
+    def make(self, number: int) -> list[TrainingSlab]:
         """Make the slab of this number."""
         rng = np.random.default_rng([self.seed, 4, number])
         if not self.volumes or rng.random() < self.synthetic:
@@ -101,7 +105,7 @@ class SlabMaker:
             is_wide = False
         scanner = CtScanner.draw(rng)
         clean = scanner.shown(clean).copy()
-        share = _plant(clean, spacing, rng)
+        share = plant(clean, spacing, rng, PLANTED_IN_HU, CONTRAST_HU)
         noise = scanner.noise(clean, spacing, rng)
         tissue = clean > _TISSUE_HU
         if not is_wide and rng.random() < _OTHER_SIGMA and tissue.any():
@@ -117,7 +121,7 @@ class SlabMaker:
         weight = np.round(16 * (1 + _LESION_WEIGHT * share)).astype(np.uint8)
         images = (noisy, filtered, measured[: len(noisy)], clean)
         scaled = [(image / _HU).astype(np.float16) for image in images]
-        return [LowDoseSlab(scaled[0], scaled[1], scaled[2], scaled[3], weight, tissue)]
+        return [TrainingSlab(scaled[0], scaled[1], scaled[2], scaled[3], weight, tissue)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,21 +140,28 @@ class PatchBatch:
     weight: Tensor
 
 
-def batch_of(draw: Callable[[], LowDoseSlab], count: int, rng: np.random.Generator) -> PatchBatch:
+def batch_of(
+    draw: Callable[[], TrainingSlab],
+    count: int,
+    rng: np.random.Generator,
+    *,
+    half_turns: bool = False,
+) -> PatchBatch:
     """Cut patches, turned and mirrored at random.
 
     Args:
         draw: draws a slab.
         count: of the patches.
         rng: draws their places.
+        half_turns: whether rows stay rows.
     """
-    patches = [_patch(draw(), rng) for _ in range(count)]
+    patches = [_patch(draw(), rng, half_turns=half_turns) for _ in range(count)]
     columns = [np.stack(column).astype(np.float32) for column in zip(*patches, strict=True)]
     noisy, filtered, sigma, clean, weight = map(torch.from_numpy, columns)
     return PatchBatch(noisy, filtered, sigma, clean, weight / 16)
 
 
-def _patch(slab: LowDoseSlab, rng: np.random.Generator) -> tuple[Array, ...]:
+def _patch(slab: TrainingSlab, rng: np.random.Generator, *, half_turns: bool) -> tuple[Array, ...]:
     """Cut a patch of a slab, with much tissue."""
     count, rows, columns = slab.clean.shape
     for _ in range(_TRIES):
@@ -164,7 +175,7 @@ def _patch(slab: LowDoseSlab, rng: np.random.Generator) -> tuple[Array, ...]:
         near = near[::-1]
     parts = [slab.noisy[near][:, *at], slab.filtered[near][:, *at]]
     parts += [each[z][at] for each in (slab.sigma, slab.clean, slab.weight)]
-    turns, mirrors = int(rng.integers(4)), rng.random() < 0.5
+    turns, mirrors = int(rng.integers(4)) << half_turns, rng.random() < 0.5
     turned = [np.rot90(part, turns, axes=(-2, -1)) for part in parts]
     return tuple(part[..., ::-1] if mirrors else part for part in turned)
 
@@ -204,10 +215,20 @@ def _denoised(noisy: Floats, noise: NoiseEstimate, spacing: Triple, method: Deno
     return result
 
 
-def _plant(clean: Floats, spacing: Triple, rng: np.random.Generator) -> Floats:
-    """Add faint ellipsoids to tissue, in place; returns how much of each voxel they fill."""
+def plant(
+    clean: Floats, spacing: Triple, rng: np.random.Generator, values: Range, contrast: Range
+) -> Floats:
+    """Add faint ellipsoids to tissue, in place; returns how much of each voxel they fill.
+
+    Args:
+        clean: [K, J, I].
+        spacing: mm along i, j, k.
+        rng: of all that is drawn.
+        values: in which they are centered.
+        contrast: theirs, to either side, uniform in the logarithm.
+    """
     filled = np.zeros_like(clean)
-    places = np.argwhere((clean > -200) & (clean < 200))
+    places = np.argwhere((clean > values[0]) & (clean < values[1]))
     if not len(places):
         return filled
     mm = np.array(spacing[::-1])
@@ -223,7 +244,7 @@ def _plant(clean: Floats, spacing: Triple, rng: np.random.Generator) -> Floats:
         ]
         inside = (1 - np.sqrt(squares[0] + squares[1] + squares[2])) * (radii.min() / mm[2])
         share = np.clip(0.5 + inside / (2 * _EDGE_PX), 0, 1).astype(np.float32)
-        contrast = rng.choice((-1, 1)) * np.exp(rng.uniform(*np.log(_CONTRAST_HU)))
-        clean[at] += np.float32(contrast) * share
+        added = rng.choice((-1, 1)) * np.exp(rng.uniform(*np.log(contrast)))
+        clean[at] += np.float32(added) * share
         np.maximum(filled[at], share, out=filled[at])
     return filled

@@ -26,9 +26,9 @@ from MedEnhanceLib.training.hqg.enhancer_export import export_with_view
 from MedEnhanceLib.training.hqg.targets import matching_volumes
 from MedEnhanceLib.training.hqg.view_slabs import (
     CleanVolume,
-    LowDoseSlab,
     PatchBatch,
     SlabMaker,
+    TrainingSlab,
     batch_of,
 )
 
@@ -64,7 +64,7 @@ def train_view(config: TrainConfig, data: Path, out: Path, device: str, monitor:
     learner = Learner(network.train(), config.learning_rate, EMA)
     first = SetNetwork(weights=set_weights(start))
     maker = SlabMaker(volumes, first, config.synthetic if volumes else 1.0, config.seed)
-    pool: CropPool[LowDoseSlab] = CropPool(maker.make, config.crops, config.renewed_every)
+    pool: CropPool[TrainingSlab] = CropPool(maker.make, config.crops, config.renewed_every)
     in_steps = monitor.part(0.03, 0.97)
 
     def loss_of(number: int) -> tuple[Tensor, dict[str, Tensor]]:
