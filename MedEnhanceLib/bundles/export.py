@@ -151,7 +151,8 @@ def load_arrays(bundle: Bundle) -> dict[str, Array]:
 def must_fit(bundle: Bundle, tensors: Mapping[str, Any]) -> Iterator[None]:
     """Turn errors from building a bundle's network into a ModelError that names the bundle."""
     try:  # before memory is allocated: no stated size may exceed those of the weights
-        largest = max(size for tensor in tensors.values() for size in (*tensor.shape, 1))
+        sizes = (size for tensor in tensors.values() for size in (*tensor.shape, 1))
+        largest = max(sizes, default=0)
         for name, value in bundle.metadata.get("network", {}).items():
             if name in _SIZES and np.max(value, initial=0) > largest:
                 raise ValueError(f"{name} is {value}, and no tensor is larger than {largest}")
@@ -240,8 +241,6 @@ def comparison(metadata: Mapping[str, Any]) -> str:
     """
     training = metadata.get("training", {})
     validation = training.get("validation") or {}
-    if "over_inversion_db" in validation:
-        return _over_inversion(validation)
     if "over_shipped_db" not in validation:
         return ""
     over, error = validation["over_shipped_db"], validation["over_shipped_error_db"]
@@ -266,18 +265,6 @@ def comparison(metadata: Mapping[str, Any]) -> str:
     if not taught and is_certain_loss(over, error):
         verdict = "It is worse"
     return f"{text} {verdict}: use {other}."
-
-
-def _over_inversion(validation: Mapping[str, Any]) -> str:
-    """Say what a network gains over the inversion of a scanner, and whether it is used."""
-    gain, error = (validation[f"over_inversion{name}_db"] for name in ("", "_error"))
-    decision = "The network is used." if validation["used"] else "The inversion alone is used."
-    return (
-        f"On high-quality volumes held out, behind the measured scanner: {abs(gain):.2f} ± "
-        f"{error:.2f} dB {_better(gain)} than its inversion alone; error of the contrast of "
-        f"lesions {validation['lesion_error']:.2f}, of the inversion "
-        f"{validation['lesion_error_of_inversion']:.2f}. {decision}"
-    )
 
 
 def _taught_text(taught: Mapping[str, Any]) -> str:

@@ -92,7 +92,7 @@ class Bundle:
     @property
     def inverts(self) -> bool:
         """Whether it changes more than noise, by a measured scanner: only where it is named."""
-        return "unpaired" in self.metadata
+        return "scanner" in self.metadata
 
     @property
     def about(self) -> str:

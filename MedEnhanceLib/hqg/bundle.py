@@ -16,11 +16,10 @@ from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.filters.native_engine import NetworkWeights
 from MedEnhanceLib.hqg.config import NetworkConfig, ViewConfig
 from MedEnhanceLib.native import CELLS, SIDE
-from MedEnhanceLib.scanner.scanner import Scanner
 
-#: Of the names of the weights of a view network, and of one that follows the inversion of a
-#: scanner, in a bundle that has those of a set network too.
-VIEW_PREFIX, UNPAIRED_PREFIX = "view.", "unpaired."
+#: Networks that a bundle may have beside a set network, of which one sees whole slices of it, and
+#: one those of an inverted scanner: the fields of their sizes, and prefixes of their weights.
+VIEW, UNPAIRED = "view", "unpaired"
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +82,7 @@ def changed_shares(config: NetworkConfig) -> Floats:
 def set_weights(bundle: Bundle) -> SetWeights:
     """Open the set network of a verified bundle; raises ModelError where weights do not fit."""
     every = load_arrays(bundle)
-    others = VIEW_PREFIX, UNPAIRED_PREFIX
+    others = f"{VIEW}.", f"{UNPAIRED}."
     tensors = {k: v for k, v in every.items() if not k.startswith(others)}
     with must_fit(bundle, tensors):
         config = config_from_json(NetworkConfig, bundle.metadata.get("network", {}))
@@ -93,29 +92,17 @@ def set_weights(bundle: Bundle) -> SetWeights:
     return SetWeights(config, tensors)
 
 
-def view_weights(bundle: Bundle) -> tuple[ViewConfig, dict[str, Array]]:
-    """Open the view network of a verified bundle; ModelError where it has none that fits."""
-    if "view" not in bundle.metadata:
+def view_weights(bundle: Bundle, part: str = VIEW) -> tuple[ViewConfig, dict[str, Array]]:
+    """Open a network of a verified bundle; ModelError where it has none that fits.
+
+    part: VIEW or UNPAIRED.
+    """
+    if part not in bundle.metadata:
         raise ModelError(
             f"{bundle.name} has no network that sees whole slices",
             "Use denoiser auto, or the model ct.",
         )
-    tensors = _below(bundle, VIEW_PREFIX)
-    with must_fit(bundle, tensors):
-        return config_from_json(ViewConfig, bundle.metadata["view"]), tensors
-
-
-def unpaired_weights(bundle: Bundle) -> tuple[Scanner, ViewConfig, dict[str, Array]]:
-    """Open the scanner of a verified bundle and the network that follows its inversion.
-
-    Raises ModelError where they do not fit.
-    """
-    tensors, fields = _below(bundle, UNPAIRED_PREFIX), bundle.metadata["unpaired"]
-    with must_fit(bundle, tensors):
-        scanner = config_from_json(Scanner, fields["scanner"])
-        return scanner, config_from_json(ViewConfig, fields["network"]), tensors
-
-
-def _below(bundle: Bundle, prefix: str) -> dict[str, Array]:
     every = load_arrays(bundle).items()
-    return {k.removeprefix(prefix): v for k, v in every if k.startswith(prefix)}
+    tensors = {k.removeprefix(f"{part}."): v for k, v in every if k.startswith(f"{part}.")}
+    with must_fit(bundle, tensors):
+        return config_from_json(ViewConfig, bundle.metadata[part]), tensors

@@ -285,11 +285,9 @@ class Frame:
         if run.scanner is not None:
             sigma, without = run.decision.noise.level, run.config.scanner_without
             self._monitor.progress(0.9, "inverting the scanner")
-            inversion = invert(
-                run.scanner.scanner, values, self.volume, sigma,
-                without=without, monitor=self._monitor,
-            )  # fmt: skip
-            inversion = run.scanner.follow(inversion, self.volume, sigma, self._monitor)
+            scan, scanner, monitor = self.volume, run.scanner.scanner, self._monitor
+            inversion = invert(scanner, values, scan, sigma, without=without, monitor=monitor)
+            inversion = run.scanner.follow(inversion, scan, sigma, monitor)
             values, self.facts["scanner"] = inversion.voxels, inversion.facts
         bias_field = run.bias_field
         if run.config.correct_bias_field and bias_field is None:

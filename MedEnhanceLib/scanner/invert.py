@@ -21,7 +21,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters.bias_field import measure_bias_field
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.scanner.measure import PASSES, scale_of, softened, tissue_of
-from MedEnhanceLib.scanner.scanner import Scanner
+from MedEnhanceLib.scanner.scanner import Curve, Scanner
 
 #: What can be left out, in order.
 STEPS = ("noise", "field", "resolution", "curve")
@@ -71,7 +71,7 @@ class Inversion:
             values = scale * self.scanner.contrast.at(values / scale)
         values = values * self.bias_field
         if "resolution" in self.steps:
-            values = filtered(values, self.scanner, self.spacing, lambda transfer: transfer)
+            values = filtered(values, self.scanner.axes, self.spacing, lambda transfer: transfer)
         return values
 
 
@@ -121,7 +121,7 @@ def invert(
     if "resolution" in steps:
         constant = _constant(values, before, tissue, sigma, steps)
         values = filtered(
-            values, scanner, spacing, lambda h: (1 + constant) * h / (h**2 + constant)
+            values, scanner.axes, spacing, lambda h: (1 + constant) * h / (h**2 + constant)
         )
         facts["resolution"] = {"constant": round(constant, 3)}
     values = values if is_absolute else np.maximum(values, 0)
@@ -170,12 +170,12 @@ def _constant(
 
 def filtered(
     values: Floats,
-    scanner: Scanner,
+    transfers: Sequence[Curve],
     spacing: Sequence[float],
     weight: Callable[[Doubles], Doubles],
 ) -> Floats:
-    """Weight frequencies by the scanner's transfer along each axis; ends are mirrored."""
-    for axis, curve in enumerate(scanner.axes):
+    """Weight frequencies by the transfer along each axis; ends are mirrored."""
+    for axis, curve in enumerate(transfers):
         side = values.shape[axis]
         margin = min(_MARGIN, side - 1)
         widths = [(margin, margin) if other == axis else (0, 0) for other in range(3)]

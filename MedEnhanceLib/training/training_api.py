@@ -25,7 +25,6 @@ from MedEnhanceLib.training.jobs.train import (
     set_of,
     train_method,
     training_config,
-    without_pairs,
 )
 from MedEnhanceLib.training.spg.cohort import Cohort
 from MedEnhanceLib.training.spg.config import DistillConfig
@@ -39,9 +38,7 @@ def train(
     *,
     from_labels: PathLike | None = None,
     distilled: PathLike | None = None,
-    low_quality: PathLike | None = None,
     high_quality: PathLike | Sequence[str] | None = None,
-    scanner: PathLike | None = None,
     progress: Progress = None,
     cancel: Cancel | None = None,
     **fields: Any,
@@ -59,13 +56,10 @@ def train(
         out: the folder for checkpoint and bundle.
         from_labels: the folder of label maps for head, in place of data.
         distilled: a distilled set, besides the volumes of data.
-        low_quality: for hqg a folder of another scanner, whose images become like those of
-            high_quality, without pairs.
-        high_quality: a folder of volumes, in place of data; or patterns below data.
-        scanner: the file of a measured scanner, in place of low_quality.
+        high_quality: a folder of volumes, in place of data, or patterns below data.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
-        **fields: of the configuration, in place of those in config: images, steps, device …
+        **fields: of the configuration, in place of those in config: images, low_quality, steps …
 
     Returns:
         The folder of the bundle.
@@ -81,13 +75,11 @@ def train(
         me.train("head", from_labels="label-maps/", images="labeled/", out="runs/head")
     """
     given = {"preset": config} if isinstance(config, str) else config
-    if isinstance(high_quality, str | os.PathLike) and data is None:
+    if isinstance(high_quality, str | os.PathLike):
         data, found = cohort(local_path(high_quality), method)
         fields = found | fields
     elif high_quality is not None:
         fields["high_quality"] = high_quality
-    places = (place and local_path(place) for place in (low_quality, scanner))
-    fields = without_pairs(fields, *places)
     if fields:
         paths = {name: str(value) for name, value in fields.items() if isinstance(value, Path)}
         given = {**(given if isinstance(given, Mapping) else given.to_json()), **fields, **paths}

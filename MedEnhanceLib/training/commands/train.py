@@ -37,14 +37,14 @@ _HEADS = {
 #: Options that are copied into the configuration.
 _FIELDS = (
     *("modality", "anatomy", "name", "seed", "steps", "device", "part", "preset"),
-    *("enhancer", "images"),
+    *("enhancer", "images", "low_quality", "scanner"),
 )
 
 
 def _declare_train(parser: Parser) -> None:
     from MedEnhanceLib.training.config import NetworkTrainingConfig
     from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
-    from MedEnhanceLib.training.hqg.config import TrainConfig, UnpairedConfig
+    from MedEnhanceLib.training.hqg.config import TrainConfig
 
     job = declaration_of("train")
     add_flags(parser, job, only=["method", "out"])
@@ -53,7 +53,7 @@ def _declare_train(parser: Parser) -> None:
         metavar="DIR",
         help="high-quality images: files, or a folder for each DICOM series",
     )
-    add_flags(parser, UnpairedConfig, only=["low_quality", "scanner"])
+    add_flags(parser, TrainConfig, only=["low_quality", "scanner"])
     parser.add_argument("--modality", choices=("MR", "CT", "EM"), help="modality of the images")
     parser.add_argument(
         "--preset",
@@ -102,7 +102,6 @@ def _declare_train(parser: Parser) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     """Run the job and report where the model is."""
-    from MedEnhanceLib.training.jobs.train import without_pairs
     from MedEnhanceLib.training.spg.dataset import find_set
 
     config = read_config(args.config)
@@ -124,12 +123,6 @@ def _train(args: argparse.Namespace) -> int:
             "no training data",
             "Name images of high quality (--high-quality DIR), or a folder (--data DIR).",
         )
-    if args.low_quality or args.scanner:
-        if args.method != "hqg":
-            raise ConfigError(
-                f"{args.method} does not learn without pairs", "Leave out --low-quality, --scanner."
-            )
-        config = without_pairs(config, args.low_quality, args.scanner)
     stated = {name: getattr(args, name) for name in _FIELDS}
     config |= {name: value for name, value in stated.items() if value is not None}
     task = {name: getattr(args, name) for name in ("segmenter", "gate") if getattr(args, name)}

@@ -62,7 +62,7 @@ def train(
     """
     monitor = monitor or Monitor()
     device = begin_training(config.device, out, monitor)
-    if config.unpaired is not None:
+    if config.low_quality or config.scanner:
         return train_unpaired(config, data, out, device, monitor)
     if config.view is not None:
         return train_view(config, data, out, device, monitor)

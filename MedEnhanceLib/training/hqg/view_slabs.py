@@ -36,10 +36,8 @@ _MARGIN = 2
 _OTHER_SIGMA, _SIGMA_HU = 0.5, (4.0, 300.0)
 #: Error of σ where it is not measured, of its logarithm.
 _SIGMA_ERROR = 0.15
-#: Lesions of a slab, their radii in mm, and weight in the loss beside tissue.
-_LESIONS, _RADIUS_MM, _LESION_WEIGHT = 24, (1.2, 5.0), 3.0
-#: Values of CT in which lesions are planted, and their contrast, HU.
-PLANTED_IN_HU, CONTRAST_HU = (-200.0, 200.0), (4.0, 100.0)
+#: Lesions of a slab, their radii in mm, contrast in HU, and weight in the loss beside tissue.
+_LESIONS, _RADIUS_MM, _CONTRAST_HU, _LESION_WEIGHT = 24, (1.2, 5.0), (4.0, 100.0), 3.0
 #: Width of a lesion's edge in pixels.
 _EDGE_PX = 0.7
 #: Values from here on are tissue, HU; least share of tissue in a patch, and tries for it.
@@ -47,8 +45,6 @@ _TISSUE_HU, _LEAST_TISSUE, _TRIES = -400.0, 0.4, 8
 #: Side of a patch in pixels, a multiple of what the network shrinks by.
 PATCH = 96
 _HU = np.float32(1000)
-#: Two ends.
-Range = tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +101,7 @@ class SlabMaker:
             is_wide = False
         scanner = CtScanner.draw(rng)
         clean = scanner.shown(clean).copy()
-        share = plant(clean, spacing, rng, PLANTED_IN_HU, CONTRAST_HU)
+        share = plant(clean, spacing, rng)
         noise = scanner.noise(clean, spacing, rng)
         tissue = clean > _TISSUE_HU
         if not is_wide and rng.random() < _OTHER_SIGMA and tissue.any():
@@ -118,10 +114,9 @@ class SlabMaker:
             level = float(noise[tissue].std()) * np.exp(_SIGMA_ERROR * rng.standard_normal())
             measured = measured.at_level(float(level))
         filtered = _denoised(noisy, measured, spacing, self.first)
-        weight = np.round(16 * (1 + _LESION_WEIGHT * share)).astype(np.uint8)
         images = (noisy, filtered, measured[: len(noisy)], clean)
         scaled = [(image / _HU).astype(np.float16) for image in images]
-        return [TrainingSlab(scaled[0], scaled[1], scaled[2], scaled[3], weight, tissue)]
+        return [TrainingSlab(scaled[0], scaled[1], scaled[2], scaled[3], weight_of(share), tissue)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,11 +136,7 @@ class PatchBatch:
 
 
 def batch_of(
-    draw: Callable[[], TrainingSlab],
-    count: int,
-    rng: np.random.Generator,
-    *,
-    half_turns: bool = False,
+    draw: Callable[[], TrainingSlab], count: int, rng: np.random.Generator, turn: int = 1
 ) -> PatchBatch:
     """Cut patches, turned and mirrored at random.
 
@@ -153,15 +144,15 @@ def batch_of(
         draw: draws a slab.
         count: of the patches.
         rng: draws their places.
-        half_turns: whether rows stay rows.
+        turn: quarters that patches are turned by, or a multiple; 2 where rows have to stay rows.
     """
-    patches = [_patch(draw(), rng, half_turns=half_turns) for _ in range(count)]
+    patches = [_patch(draw(), rng, turn) for _ in range(count)]
     columns = [np.stack(column).astype(np.float32) for column in zip(*patches, strict=True)]
     noisy, filtered, sigma, clean, weight = map(torch.from_numpy, columns)
     return PatchBatch(noisy, filtered, sigma, clean, weight / 16)
 
 
-def _patch(slab: TrainingSlab, rng: np.random.Generator, *, half_turns: bool) -> tuple[Array, ...]:
+def _patch(slab: TrainingSlab, rng: np.random.Generator, turn: int) -> tuple[Array, ...]:
     """Cut a patch of a slab, with much tissue."""
     count, rows, columns = slab.clean.shape
     for _ in range(_TRIES):
@@ -175,9 +166,14 @@ def _patch(slab: TrainingSlab, rng: np.random.Generator, *, half_turns: bool) ->
         near = near[::-1]
     parts = [slab.noisy[near][:, *at], slab.filtered[near][:, *at]]
     parts += [each[z][at] for each in (slab.sigma, slab.clean, slab.weight)]
-    turns, mirrors = int(rng.integers(4)) << half_turns, rng.random() < 0.5
+    turns, mirrors = turn * int(rng.integers(4)), rng.random() < 0.5
     turned = [np.rot90(part, turns, axes=(-2, -1)) for part in parts]
     return tuple(part[..., ::-1] if mirrors else part for part in turned)
+
+
+def weight_of(share: Floats) -> Array:
+    """Return the weight of the loss, where lesions fill a share of voxels."""
+    return np.round(16 * (1 + _LESION_WEIGHT * share)).astype(np.uint8)
 
 
 def _synthetic(rng: np.random.Generator) -> tuple[Floats, Triple, bool]:
@@ -215,20 +211,10 @@ def _denoised(noisy: Floats, noise: NoiseEstimate, spacing: Triple, method: Deno
     return result
 
 
-def plant(
-    clean: Floats, spacing: Triple, rng: np.random.Generator, values: Range, contrast: Range
-) -> Floats:
-    """Add faint ellipsoids to tissue, in place; returns how much of each voxel they fill.
-
-    Args:
-        clean: [K, J, I].
-        spacing: mm along i, j, k.
-        rng: of all that is drawn.
-        values: in which they are centered.
-        contrast: theirs, to either side, uniform in the logarithm.
-    """
+def plant(clean: Floats, spacing: Triple, rng: np.random.Generator) -> Floats:
+    """Add faint ellipsoids to tissue, in place; returns how much of each voxel they fill."""
     filled = np.zeros_like(clean)
-    places = np.argwhere((clean > values[0]) & (clean < values[1]))
+    places = np.argwhere((clean > -200) & (clean < 200))
     if not len(places):
         return filled
     mm = np.array(spacing[::-1])
@@ -244,7 +230,7 @@ def plant(
         ]
         inside = (1 - np.sqrt(squares[0] + squares[1] + squares[2])) * (radii.min() / mm[2])
         share = np.clip(0.5 + inside / (2 * _EDGE_PX), 0, 1).astype(np.float32)
-        added = rng.choice((-1, 1)) * np.exp(rng.uniform(*np.log(contrast)))
-        clean[at] += np.float32(added) * share
+        contrast = rng.choice((-1, 1)) * np.exp(rng.uniform(*np.log(_CONTRAST_HU)))
+        clean[at] += np.float32(contrast) * share
         np.maximum(filled[at], share, out=filled[at])
     return filled

@@ -17,7 +17,7 @@ from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.manifest import as_json, make_manifest
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.options import About, Params, option
-from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.runtime.device import DEVICES
 from MedEnhanceLib.runtime.progress import Monitor, attend
@@ -66,16 +66,10 @@ def evaluate_bundle(name_or_path: str, data: Path, device: str, monitor: Monitor
         data: a volume, or a folder of volumes; a head needs NAME-labels.nii.gz beside each.
         device: "auto", or as PyTorch names it.
         monitor: receives progress; may cancel.
-    Raises ModelError for an unknown model, ConfigError for one that inverts a scanner, InputError
-    if there is no volume.
+    Raises ModelError for an unknown model, InputError if there is no volume.
     """
     began = time.monotonic()
     bundle = find_bundle(name_or_path)
-    if bundle.inverts:
-        raise ConfigError(
-            f"model {bundle.name} inverts a scanner, and is not measured by other damage",
-            "Its card states what it gains over the inversion.",
-        )
     volumes = _volumes_in(data)
     measure = _measure_enhancer if bundle.kind == "enhancer" else _measure_head
     rows: list[dict[str, Any]] = []

@@ -145,19 +145,6 @@ def cohort(folder: Path, method: str) -> tuple[Path, dict[str, Any]]:
     return data, {field: patterns, "data": [source]}
 
 
-def without_pairs(
-    fields: Mapping[str, Any], low_quality: Any = None, scanner: Any = None
-) -> dict[str, Any]:
-    """Return a configuration's fields with what a training without pairs learns from.
-
-    low_quality: a folder. scanner: a file. Both None: the fields as they are.
-    """
-    given = {"low_quality": low_quality, "scanner": scanner}
-    stated = {name: str(place) for name, place in given.items() if place}
-    unpaired = {**(fields.get("unpaired") or {}), **stated}
-    return {**fields, "unpaired": unpaired} if stated else {**fields}
-
-
 def volumes_in(folder: str, method: str) -> tuple[str, dict[str, Any]]:
     """Return the data folder and the configuration's fields for the volumes in a folder.
 

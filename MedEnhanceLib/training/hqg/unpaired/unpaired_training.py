@@ -1,8 +1,8 @@
 """Trains the network that corrects what the inversion of a scanner leaves, without pairs.
 
-The scanner is measured from two folders. High-quality volumes are put behind it and inverted as in
-use; the network learns the difference. Some volumes are held out: by them the best weights are
-kept, and it is decided whether the network is used at all.
+The scanner is measured from two folders; high-quality volumes are put behind it and inverted, and
+the network learns the difference. By volumes held out the best weights are kept, and it is decided
+whether the bundle has the network, or the inversion alone.
 """
 
 from __future__ import annotations
@@ -17,42 +17,31 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, load_tensors, training_record
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import is_certain, training_length_limits
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.hqg.bundle import UNPAIRED_PREFIX
-from MedEnhanceLib.hqg.groups import on_device
-from MedEnhanceLib.hqg.scanner_network import in_torch, slices_of
-from MedEnhanceLib.hqg.view_inputs import NEIGHBORS
+from MedEnhanceLib.hqg.bundle import UNPAIRED
+from MedEnhanceLib.hqg.config import ViewConfig
 from MedEnhanceLib.hqg.view_network import ViewNet
-from MedEnhanceLib.io.atomic import make_folder, write_json
 from MedEnhanceLib.jobs.kinds.scanner import volumes_in
-from MedEnhanceLib.learning.precision import mixed_precision, move
-from MedEnhanceLib.learning.training import CHECKPOINT, EMA, Learner
+from MedEnhanceLib.learning.precision import move
+from MedEnhanceLib.learning.training import EMA, Learner
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.scanner.measure import measure_scanner
-from MedEnhanceLib.scanner.scanner import Pool, Scanner
+from MedEnhanceLib.scanner.scanner import Scanner
 from MedEnhanceLib.training.hqg.config import TrainConfig
-from MedEnhanceLib.training.hqg.crops import FIRST_VALIDATED, CropPool
+from MedEnhanceLib.training.hqg.crops import FIRST_VALIDATED
+from MedEnhanceLib.training.hqg.enhancer_export import export_with_view
 from MedEnhanceLib.training.hqg.targets import matching_volumes
-from MedEnhanceLib.training.hqg.unpaired.pairs import Pair, PairMaker
-from MedEnhanceLib.training.hqg.view_slabs import PatchBatch, TrainingSlab, batch_of
+from MedEnhanceLib.training.hqg.unpaired.scanned_slabs import ScannedSlabMaker
+from MedEnhanceLib.training.hqg.view_slabs import TrainingSlab
+from MedEnhanceLib.training.hqg.view_training import gain_on, losses_of
 
 # Chosen by hand (decision 0109).
-#: Patches of a step, and validations of a training.
-_BATCH, _VALIDATIONS = 8, 20
-#: Share of the volumes that is held out if none are named.
-_HELD_OUT = 1 / 6
-#: Error from which the loss is linear; added to that of the inversion, which it is relative to.
-_LINEAR, _FLOOR = 0.02, 2e-4
-#: Spread of the logarithm of the intensity of patches.
-_JITTER = 0.1
-#: Most that the network may lose of the contrast of lesions beyond the inversion.
-_LOST_CONTRAST = 0.01
+#: Validations of a training; share of the volumes that is held out if none are named.
+_VALIDATIONS, _HELD_OUT = 20, 1 / 6
 _LEAST_SIDE = 8
 _LIMITS = (
     "Contrast, sharpness and field become those of the high-quality volumes: do not measure "
@@ -69,7 +58,7 @@ class _Best(nn.Module):
 
     def __init__(self, network: ViewNet) -> None:
         super().__init__()
-        self.network = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
+        self.network = copy.deepcopy(network)
         self.register_buffer("gain", torch.zeros(()))
 
     def consider(self, network: ViewNet, gain: float) -> None:
@@ -85,100 +74,70 @@ def train_unpaired(
     """Measure the scanner, train, and export the bundle.
 
     Args:
-        config: of the training, with `unpaired`.
+        config: of the training, with `low_quality` or `scanner`.
         data: folder that the configuration's patterns are relative to.
-        out: for scanner.json, checkpoint, metrics and bundle.
+        out: for checkpoint, metrics and bundle.
         device: as PyTorch names it.
         monitor: as in `hqg.run.train`, with its errors.
     Returns the bundle's folder.
     """
-    assert config.unpaired is not None
     start = _start(config)
     volumes, held_out = _volumes(config, data, monitor.part(0.0, 0.02))
-    scanner = _scanner(config, [*volumes, *held_out], out, monitor.part(0.02, 0.06))
+    scanner = _scanner(config, [*volumes, *held_out], monitor.part(0.02, 0.06))
     torch.manual_seed(config.seed)
-    network = ViewNet(config.unpaired.network)
+    network = ViewNet(config.view or ViewConfig())
     best = _Best(network)
-    for each in (network, best):
-        move(each, device)
+    move(network, device)
     learner = Learner(network.train(), config.learning_rate, EMA)
-    maker = PairMaker(volumes, scanner, config.start or start.name, config.seed)
-    judged = replace(maker, volumes=held_out, seed=config.seed + 1)
-    numbers = range(FIRST_VALIDATED, FIRST_VALIDATED + config.validated)
-    shown = _pairs(judged, numbers, monitor.part(0.06, 0.1))
-    pool: CropPool[TrainingSlab] = CropPool(maker.slabs, config.crops, config.renewed_every)
-    in_steps, every = monitor.part(0.1, 0.95), max(1, config.steps // _VALIDATIONS)
+    maker = ScannedSlabMaker(volumes, scanner, config.start or start.name, config.seed)
+    judging = replace(maker, volumes=held_out, seed=config.seed + 1)
+    monitor.progress(0.06, "preparing volumes held out")
+    numbers = range(FIRST_VALIDATED, FIRST_VALIDATED + 2 * config.validated)
+    slabs = [judging.make(number)[0] for number in numbers]
+    shown, judged = slabs[: config.validated], slabs[config.validated :]
+    every, in_steps = max(1, config.steps // _VALIDATIONS), monitor.part(0.1, 0.95)
+    losses, close = losses_of(network, maker.make, config, device, in_steps, turn=2)
 
     def validate(number: int) -> None:
         averaged = learner.averaged()
-        gain = float(np.mean([_gain(pair, averaged, device) for pair in shown]))
+        move(averaged, "cpu")
+        gain = float(_gains(averaged, shown, config.seed)[:, 0].mean())
         best.consider(averaged, gain)
         monitor.metric("gain_db", gain, number)
 
     def loss_of(number: int) -> tuple[Tensor, dict[str, Tensor]]:
         if number and number % every == 0:
             validate(number)
-        rng = np.random.default_rng([config.seed, 8, number])
-        place = in_steps.part(number / config.steps, number / config.steps)
+        return losses(number)
 
-        def draw() -> TrainingSlab:
-            return pool.draw(number, rng, place)
-
-        batch = on_device(batch_of(draw, _BATCH, rng, half_turns=True), device)
-        batch = _jittered(batch, float(np.exp(rng.uniform(-_JITTER, _JITTER))))
-        with mixed_precision(device):
-            image = network(batch.noisy, batch.filtered, batch.sigma)
-        loss = relative_error(image, batch)
-        return loss, {"relative error": loss}
-
-    # Folders are those of this computer, and the scanner is kept beside the checkpoint.
-    settings = config.to_json() | {"unpaired": {"network": config.unpaired.network.to_json()}}
+    settings, modules = config.to_json(), {"best": best}
     try:
-        modules = {"best": best}
         seconds = learner.run(loss_of, config.steps, out, settings, in_steps, modules=modules)
     finally:
-        pool.close()
+        close()
     validate(config.steps)
-    move(best, "cpu")
-    fresh = range(numbers.stop, numbers.stop + config.validated)
-    verdict = _verdict(best.network, _pairs(judged, fresh, monitor.part(0.95, 1.0)))
+    gains = _gains(best.network, judged, config.seed)
     folder = out / config.name
-    _export(folder, config, settings, scanner, best.network, start, seconds, verdict)
+    _export(folder, config, scanner, best.network, start=start, seconds=seconds, gains=gains)
     monitor.progress(1.0, "model written")
     return folder
 
 
-def relative_error(image: Tensor, batch: PatchBatch) -> Tensor:
-    """Average the error of patches over that of the inversion, so that each patch counts alike.
-
-    image: [B, J, I], as `ViewNet.forward` returns it.
-    """
-
-    def error(values: Tensor) -> Tensor:
-        each = F.smooth_l1_loss(values, batch.clean, reduction="none", beta=_LINEAR)
-        return (batch.weight * each).mean((1, 2))
-
-    return (error(image) / (error(batch.filtered[:, NEIGHBORS]) + _FLOOR)).mean()
-
-
-def _jittered(batch: PatchBatch, factor: float) -> PatchBatch:
-    """Multiply all intensities."""
-    images = (batch.noisy, batch.filtered, batch.sigma, batch.clean)
-    noisy, inverted, sigma, clean = (factor * each for each in images)
-    return PatchBatch(noisy, inverted, sigma, clean, batch.weight)
+@torch.inference_mode()
+def _gains(network: ViewNet, slabs: Sequence[TrainingSlab], seed: int) -> Any:
+    """Measure the gains of a network over the inversion, dB [slabs, 2]: of all, and in lesions."""
+    return np.array([gain_on(slab, network, [seed, 6, n]) for n, slab in enumerate(slabs)])
 
 
 def _start(config: TrainConfig) -> Bundle:
     """Open the enhancer that removes the noise; raises ConfigError for what cannot be learned."""
-    if config.task or config.examinations:
-        raise ConfigError(
-            "unpaired: a training without pairs takes no guide and no task",
-            "Leave out examinations and task, or unpaired.",
-        )
     start = open_bundle(config.start or "auto", kind="enhancer", modality=config.modality)
-    if start.inverts:
+    has_both = config.low_quality and config.scanner
+    if has_both or config.task or config.examinations or start.inverts:
         raise ConfigError(
-            f"start: {start.name} inverts a scanner", "Name an enhancer that removes noise alone."
+            "a training without pairs takes low_quality or scanner, no guide and no task, and "
+            "starts from an enhancer that removes noise alone",
+            "Leave out one of both, examinations, task and start.",
         )
     return start
 
@@ -194,8 +153,8 @@ def _volumes(
     if not held_out and len(volumes) > 1:
         order = np.random.default_rng([config.seed, 9]).permutation(len(volumes))
         count = max(1, round(_HELD_OUT * len(volumes)))
-        held_out = [volumes[n] for n in sorted(order[:count])]
-        volumes = [volumes[n] for n in sorted(order[count:])]
+        held_out = [volumes[n] for n in order[:count]]
+        volumes = [volumes[n] for n in order[count:]]
     if not volumes or not held_out:
         raise InputError(
             f"{data}: fewer than two high-quality volumes of {_LEAST_SIDE} slices, rows and "
@@ -205,16 +164,12 @@ def _volumes(
     return volumes, held_out
 
 
-def _scanner(config: TrainConfig, good: Sequence[Volume], out: Path, monitor: Monitor) -> Scanner:
-    """Read the scanner, or measure it; a resumed training has that of its first steps."""
-    kept, options = out / "scanner.json", config.unpaired
-    assert options is not None
-    if (out / CHECKPOINT).exists() and kept.exists():
-        return Scanner.read(kept)
-    if options.scanner:
-        scanner = Scanner.read(options.scanner)
+def _scanner(config: TrainConfig, good: Sequence[Volume], monitor: Monitor) -> Scanner:
+    """Read the scanner, or measure it; raises InputError for one of another modality."""
+    if config.scanner:
+        scanner = Scanner.read(config.scanner)
     else:
-        low = volumes_in(options.low_quality, config.modality, monitor.part(0, 0))
+        low = volumes_in(config.low_quality, config.modality, monitor.part(0, 0))
         scanner = measure_scanner(low, good, monitor)
     if scanner.modality != config.modality:
         raise InputError(
@@ -222,103 +177,54 @@ def _scanner(config: TrainConfig, good: Sequence[Volume], out: Path, monitor: Mo
             f"{config.modality}",
             "State the modality of both: --modality.",
         )
-    make_folder(out)
-    write_json(kept, scanner.to_json(), overwrite=True)
-    return scanner
+    # Names of files may be those of patients.
+    low_pool, good_pool = (
+        replace(pool, files=tuple(str(n + 1) for n in range(len(pool.files))))
+        for pool in (scanner.low_quality, scanner.high_quality)
+    )
+    return replace(scanner, low_quality=low_pool, high_quality=good_pool)
 
 
-def _pairs(maker: PairMaker, numbers: range, monitor: Monitor) -> list[Pair]:
-    pairs = []
-    for place, number in enumerate(numbers):
-        monitor.progress(place / len(numbers), "preparing volumes held out")
-        pairs.append(maker.make(number))
-    return pairs
-
-
-def _corrected(pair: Pair, network: ViewNet, device: str) -> Any:
-    """Correct a pair as in use, on the network's scale."""
-    correct = in_torch(network, device)
-    slices = slices_of(correct, pair.inversion, pair.sigma, Monitor())
-    return np.stack([*slices]) / pair.top
-
-
-def _gain(pair: Pair, network: ViewNet, device: str = "cpu") -> float:
-    """Measure the gain of a network over the inversion in tissue, in dB."""
-    images = pair.inversion.voxels / pair.top, _corrected(pair, network, device)
-    before, after = (float(np.mean(np.square(i - pair.clean)[pair.tissue])) for i in images)
-    return 10 * math.log10(before / max(after, 1e-12))
-
-
-def _lesion_error(images: Sequence[Any], pairs: Sequence[Pair]) -> float:
-    """Return how far the contrast of all planted lesions is from what it was, as a share."""
-    changed = power = 0.0
-    for image, pair in zip(images, pairs, strict=True):
-        changed += float(np.sum((image - pair.clean) * pair.planted, dtype=float))
-        power += float(np.sum(np.square(pair.planted), dtype=float))
-    return abs(changed) / max(power, 1e-12)
-
-
-@torch.inference_mode()
-def _verdict(network: ViewNet, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Measure a network on pairs that chose no weights, and decide whether it is used."""
-    gains = np.array([_gain(pair, network) for pair in pairs])
-    before = _lesion_error([pair.inversion.voxels / pair.top for pair in pairs], pairs)
-    after = _lesion_error([_corrected(pair, network, "cpu") for pair in pairs], pairs)
-    gain, error = float(gains.mean()), float(gains.std()) / math.sqrt(max(1, len(gains) - 1))
-    is_used = is_certain(gain, error) and after <= before + _LOST_CONTRAST
-    return {
-        "over_inversion_db": round(gain, 3),
-        "over_inversion_error_db": round(error, 3),
-        "worst_db": round(float(gains.min()), 3),
-        "lesion_error_of_inversion": round(before, 3),
-        "lesion_error": round(after, 3),
-        "used": is_used,
-    }
-
-
-def _anonymous(pool: Pool) -> Pool:
-    """Replace names of files, which may be those of patients."""
-    return replace(pool, files=tuple(str(n + 1) for n in range(len(pool.files))))
+def is_better(gain: float, error: float, in_lesions: float) -> bool:
+    """Return whether a network is used: it gains beyond chance, and lesions lose nothing, dB."""
+    return is_certain(gain, error) and in_lesions >= 0
 
 
 def _export(
     folder: Path,
     config: TrainConfig,
-    settings: dict[str, Any],
     scanner: Scanner,
     network: ViewNet,
+    *,
     start: Bundle,
     seconds: float,
-    verdict: dict[str, Any],
+    gains: Any,
 ) -> None:
-    """Write the bundle: the networks of `start`, the scanner, and what follows its inversion."""
-    tensors = load_tensors(start)
-    tensors |= {f"{UNPAIRED_PREFIX}{name}": value for name, value in network.state_dict().items()}
-    low, good = _anonymous(scanner.low_quality), _anonymous(scanner.high_quality)
-    kept = ("network", "view", "guided", "intensity")
-    metadata: dict[str, Any] = {
-        **{name: start.metadata[name] for name in kept if name in start.metadata},
-        "name": config.name,
-        "kind": "enhancer",
-        "modality": config.modality,
-        "anatomy": config.anatomy,
-        "description": f"HQG-Net without pairs: noise is removed, a scanner measured in "
-        f"{len(low.files)} volumes is inverted, and a U-Net that learned from {len(good.files)} "
-        "high-quality volumes behind it corrects what is left.",
-        "license": config.license or NOT_STATED,
-        "unpaired": {
-            "scanner": replace(scanner, low_quality=low, high_quality=good).to_json(),
-            "network": network.config.to_json(),
-            "used": verdict["used"],
-        },
-        "training": {
-            **training_record(settings, start),
-            "seconds": round(seconds),
-            "validation": verdict,
-            "summary": f"From {start.name}: {config.steps} steps without pairs, seed "
-            f"{config.seed}, {seconds / 60:.0f} minutes",
-        },
-        "data": list(config.data),
+    """Write the bundle; without the network if that does not gain on volumes held out.
+
+    gains: dB [slabs, 2], as of `_gains`.
+    """
+    (gain, in_lesions), error = gains.mean(0), gains[:, 0].std() / math.sqrt(max(1, len(gains) - 1))
+    is_used = is_better(gain, error, in_lesions)
+    text = "" if is_used else "; the network did not gain, and the inversion alone is used"
+    row = {
+        "volumes": f"held out, behind the scanner{text}",
+        "network over inversion (dB)": f"{gain:.2f} ± {error:.2f}",
+        "worst (dB)": f"{gains[:, 0].min():.2f}",
+        "in planted lesions (dB)": f"{in_lesions:.2f}",
+    }
+    low, good = (len(pool.files) for pool in (scanner.low_quality, scanner.high_quality))
+    fields: dict[str, Any] = {
+        "description": f"HQG-Net without pairs: noise is removed, a scanner measured in {low} "
+        f"volumes is inverted{', and a U-Net corrects what is left' if is_used else ''}; "
+        f"{good} volumes of high quality are what results resemble.",
+        "scanner": scanner.to_json(),
+        "measured": [row],
         "limits": [*training_length_limits(config.steps), *_LIMITS],
     }
-    export_bundle(folder, tensors, metadata)
+    # Folders and files are those of this computer.
+    stated = replace(config, low_quality="", scanner="measured")
+    export_with_view(
+        folder, stated, network if is_used else None,
+        start=start, seconds=seconds, gain_db=float(gain), part=UNPAIRED, fields=fields,
+    )  # fmt: skip
