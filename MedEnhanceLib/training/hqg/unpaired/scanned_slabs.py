@@ -155,5 +155,5 @@ def _noise(spectrum: Sequence[float], shape: Sequence[int], rng: np.random.Gener
     weights = [np.stack([np.interp(at, orders, unit) for unit in units], -1) for at in cosines]
     power = np.einsum("ka,jb,ic,abc->kji", *weights, np.reshape(spectrum, (BLOCK,) * 3))
     white = np.fft.rfftn(rng.standard_normal(shape, np.float32))
-    noise = np.fft.irfftn(white * np.sqrt(power), tuple(shape))
+    noise = np.fft.irfftn(white * np.sqrt(power), tuple(shape), axes=(0, 1, 2))
     return np.asarray(noise / noise.std(), np.float32)
