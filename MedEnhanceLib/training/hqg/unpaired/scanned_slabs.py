@@ -60,8 +60,7 @@ class ScannedSlabMaker:
             for side, most in zip(volume.shape, _MOST, strict=True)
         ]
         at = tuple(slice(s, s + most) for s, most in zip(starts, _MOST, strict=True))
-        part = volume.with_voxels(volume.voxels[at].astype(np.float32))
-        clean, filled = _with_lesions(part, rng)
+        clean, filled = _with_lesions(volume.crop(*at), rng)
         noisy = _UNITS * put_behind(self.scanner, clean, volume.geometry.spacing, rng)
         scan = Volume(noisy, Geometry(spacing=volume.geometry.spacing), modality=volume.modality)
         result = enhance(scan, EnhanceConfig(model=self.model, device="cpu"))
@@ -88,7 +87,7 @@ def _with_lesions(volume: Volume, rng: np.random.Generator) -> tuple[Floats, Flo
     voxel lesions fill.
     """
     spacing = volume.geometry.spacing
-    clean: Floats = volume.voxels
+    clean: Floats = volume.voxels.astype(np.float32)
     if volume.profile.is_absolute:
         filled = plant(clean, spacing, rng)
         return clean / _UNITS, filled

@@ -19,7 +19,7 @@ from MedEnhanceLib.bundles.store import list_bundles, open_bundle, read_bundle, 
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, MedEnhanceError, ModelError
 from MedEnhanceLib.runtime.progress import Event
-from MedEnhanceLib.training.hqg.unpaired import unpaired_training
+from MedEnhanceLib.training.hqg.unpaired import scanned_slabs, unpaired_training
 from MedEnhanceLib.training.hqg.unpaired.scanned_slabs import ScannedSlabMaker, put_behind
 
 pytest.importorskip("SimpleITK")
@@ -76,7 +76,10 @@ def test_a_clean_volume_is_put_behind_the_measured_scanner() -> None:
     assert not np.allclose(*scans, atol=NOISE)  # field and noise are drawn anew
 
 
-def test_a_slab_is_what_users_get_from_the_inversion_and_repeats_with_its_number() -> None:
+def test_a_slab_is_what_users_get_from_the_inversion_and_repeats_with_its_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scanned_slabs, "_MOST", (8, 60, 64))
     maker = ScannedSlabMaker([phantom(21)], measured(), "mr", seed=0)
     first, again = (maker.make(3)[0] for _ in range(2))
     assert np.array_equal(first.filtered, again.filtered)
