@@ -7,20 +7,21 @@ the error of the inversion in the middle one.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib import native
 from MedEnhanceLib.bundles.export import must_fit
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg.bundle import UNPAIRED, view_weights
-from MedEnhanceLib.hqg.view_inputs import IMAGES, NEIGHBORS, inputs_of
-from MedEnhanceLib.learning.native_unet import NativeUNet
+from MedEnhanceLib.filters.block_matching_run import in_memory
+from MedEnhanceLib.hqg.bundle import UNPAIRED
+from MedEnhanceLib.hqg.view_inputs import NEIGHBORS
+from MedEnhanceLib.hqg.view_stage import SliceCorrector
 from MedEnhanceLib.runtime.machine import cpu_threads
 from MedEnhanceLib.runtime.ordered import ordered_map
 from MedEnhanceLib.runtime.progress import Monitor
@@ -28,25 +29,20 @@ from MedEnhanceLib.scanner.invert import Inversion, consistency
 from MedEnhanceLib.scanner.measure import scale_of, softened
 from MedEnhanceLib.scanner.scanner import Scanner
 
-if TYPE_CHECKING:
-    from MedEnhanceLib.hqg.view_network import ViewNet
-
 _HU = 1000.0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class ScannerModel:
     """A scanner, and the network that follows its inversion.
 
     Attributes:
         scanner: as measured.
-        network: in C, or in PyTorch on its device; None for the inversion alone.
-        device: as PyTorch names it.
+        corrector: the network; None for the inversion alone.
     """
 
     scanner: Scanner
-    network: NativeUNet | ViewNet | None = None
-    device: str = "cpu"
+    corrector: SliceCorrector | None = None
 
     @classmethod
     def of(cls, bundle: Bundle, device: str) -> ScannerModel:
@@ -55,52 +51,36 @@ class ScannerModel:
             scanner = config_from_json(Scanner, bundle.metadata["scanner"])
         if UNPAIRED not in bundle.metadata:
             return cls(scanner)
-        library = native.load() if device == "cpu" else None
-        if library is not None:
-            config, weights = view_weights(bundle, UNPAIRED)
-            with must_fit(bundle, weights):
-                unet = NativeUNet(weights, IMAGES, config.widths, config.depth, library)
-            return cls(scanner, unet)
-        from MedEnhanceLib.hqg.view_network import open_view_network
-        from MedEnhanceLib.learning.precision import move
-
-        network = open_view_network(bundle, UNPAIRED)
-        move(network, device)
-        return cls(scanner, network, device)
+        return cls(scanner, SliceCorrector.opened(bundle, device, UNPAIRED))
 
     def follow(
         self, inversion: Inversion, scan: Volume, sigma: float, monitor: Monitor
     ) -> Inversion:
         """Correct an inversion of a scan with noise of `sigma`, and state it in its facts."""
-        if self.network is None:
+        corrector = self.corrector
+        if corrector is None:
             return inversion
-        top, count = top_of(inversion), len(inversion.voxels)
-        level = np.full(inversion.voxels.shape[1:], sigma, np.float32)
-
-        def corrected(z: int) -> Floats:
-            near = np.clip(np.arange(z - NEIGHBORS, z + NEIGHBORS + 1), 0, count - 1)
-            return self._slice(inversion.noisy[near], inversion.voxels[near], level, top)
-
-        slices = ordered_map(corrected, range(count), threads=cpu_threads(), monitor=monitor)
-        result = replace(
-            inversion, voxels=np.stack([*slices]), facts=inversion.facts | {"network": True}
-        )
-        result.facts["inconsistent"] = round(consistency(result, scan, sigma), 4)
-        return result
-
-    def _slice(self, noisy: Floats, inverted: Floats, sigma: Floats, top: float) -> Floats:
-        """Correct the middle one of five slices, [5, J, I]; top: what is 1 for the network."""
-        result: Any
-        if isinstance(self.network, NativeUNet):
-            change = self.network.change(inputs_of(noisy, inverted, sigma, top))
-            result = inverted[NEIGHBORS] + sigma * change
-        else:
+        noisy, inverted = inversion.noisy, inversion.voxels
+        taken: Any = np.asarray
+        if corrector.compiled is None:
             from MedEnhanceLib.filters.tensor_run import as_tensor
 
-            assert self.network is not None
-            images = [as_tensor(each, device=self.device) for each in (noisy, inverted, sigma)]
-            result = self.network.corrected(images, top, None).cpu().numpy()
-        return np.asarray(result, np.float32)
+            taken = partial(as_tensor, device=corrector.device)
+        top, level = top_of(inversion), taken(np.full(inverted.shape[1:], sigma, np.float32))
+
+        def corrected(z: int) -> Floats:
+            near = np.clip(np.arange(z - NEIGHBORS, z + NEIGHBORS + 1), 0, len(inverted) - 1)
+            images = taken(noisy[near]), taken(inverted[near]), level
+            result: Floats = in_memory(corrector.corrected(*images, top))
+            return result
+
+        slices = ordered_map(
+            corrected, range(len(inverted)), threads=cpu_threads(), monitor=monitor
+        )
+        facts = inversion.facts | {"network": True}
+        result = replace(inversion, voxels=np.stack([*slices]), facts=facts)
+        facts["inconsistent"] = round(consistency(result, scan, sigma), 4)
+        return result
 
 
 def top_of(inversion: Inversion) -> float:
