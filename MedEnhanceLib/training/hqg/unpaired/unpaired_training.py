@@ -91,9 +91,10 @@ def train_unpaired(
     learner = Learner(network.train(), config.learning_rate, EMA)
     maker = ScannedSlabMaker(volumes, scanner, config.start or start.name, config.seed)
     judging = replace(maker, volumes=held_out, seed=config.seed + 1)
-    monitor.progress(0.06, "preparing volumes held out")
-    numbers = range(FIRST_VALIDATED, FIRST_VALIDATED + 2 * config.validated)
-    slabs = [judging.make(number)[0] for number in numbers]
+    slabs = []
+    for number in range(2 * config.validated):
+        monitor.progress(0.06, f"preparing scan {number + 1} of volumes held out")
+        slabs += judging.make(FIRST_VALIDATED + number)
     shown, judged = slabs[: config.validated], slabs[config.validated :]
     every, in_steps = max(1, config.steps // _VALIDATIONS), monitor.part(0.1, 0.95)
     losses, close = losses_of(network, maker.make, config, device, in_steps, turn=2)
@@ -123,7 +124,6 @@ def train_unpaired(
     return folder
 
 
-@torch.inference_mode()
 def _gains(network: ViewNet, slabs: Sequence[TrainingSlab], seed: int) -> Any:
     """Measure the gains of a network over the inversion, dB [slabs, 2]: of all, and in lesions."""
     return np.array([gain_on(slab, network, [seed, 6, n]) for n, slab in enumerate(slabs)])
