@@ -56,7 +56,14 @@ class ScannerModel:
     def follow(
         self, inversion: Inversion, scan: Volume, sigma: float, monitor: Monitor
     ) -> Inversion:
-        """Correct an inversion of a scan with noise of `sigma`, and state it in its facts."""
+        """Correct an inversion, and state it in its facts.
+
+        Args:
+            inversion: of this scanner.
+            scan: that was inverted.
+            sigma: of its noise.
+            monitor: may cancel.
+        """
         corrector = self.corrector
         if corrector is None:
             return inversion

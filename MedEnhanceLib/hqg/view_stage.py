@@ -63,7 +63,13 @@ class SliceCorrector:
 
     @classmethod
     def opened(cls, bundle: Bundle, device: str, part: str = VIEW) -> SliceCorrector:
-        """Open that of a verified bundle; part: as of `view_weights`."""
+        """Open that of a verified bundle.
+
+        Args:
+            bundle: of an enhancer.
+            device: as PyTorch names it.
+            part: of the bundle, as of `view_weights`.
+        """
         config, weights = view_weights(bundle, part)
         library = native.load() if device == "cpu" else None
         if library is None:

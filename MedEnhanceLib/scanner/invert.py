@@ -174,7 +174,14 @@ def filtered(
     spacing: Sequence[float],
     weight: Callable[[Doubles], Doubles],
 ) -> Floats:
-    """Weight frequencies by the transfer along each axis; ends are mirrored."""
+    """Weight frequencies by the transfer along each axis; ends are mirrored.
+
+    Args:
+        values: [K, J, I].
+        transfers: along k, j, i.
+        spacing: mm along k, j, i.
+        weight: transfer → factor.
+    """
     for axis, curve in enumerate(transfers):
         side = values.shape[axis]
         margin = min(_MARGIN, side - 1)

@@ -212,7 +212,14 @@ def _denoised(noisy: Floats, noise: NoiseEstimate, spacing: Triple, method: Deno
 
 
 def plant(clean: Floats, spacing: Triple, rng: np.random.Generator) -> Floats:
-    """Add faint ellipsoids to tissue, in place; returns how much of each voxel they fill."""
+    """Add faint ellipsoids to tissue, in place.
+
+    Args:
+        clean: [K, J, I], HU.
+        spacing: mm along i, j, k.
+        rng: of all that is drawn.
+    Returns how much of each voxel they fill, 0 to 1.
+    """
     filled = np.zeros_like(clean)
     places = np.argwhere((clean > -200) & (clean < 200))
     if not len(places):

@@ -164,9 +164,13 @@ def _volumes(config: TrainConfig, data: Path, monitor: Monitor) -> list[CleanVol
 
 @torch.inference_mode()
 def gain_on(slab: TrainingSlab, network: ViewNet, seed: Sequence[int]) -> tuple[float, float]:
-    """Measure the gain of a network over what precedes it, in dB: of all, and in lesions.
+    """Measure the gain of a network over what precedes it.
 
-    seed: of the patches that are compared.
+    Args:
+        slab: that no step saw.
+        network: on the CPU.
+        seed: of the patches that are compared.
+    Returns dB: of all, and in planted lesions.
     """
     batch = batch_of(lambda: slab, _COMPARED, np.random.default_rng(seed), turn=2)
     image = network(batch.noisy, batch.filtered, batch.sigma)

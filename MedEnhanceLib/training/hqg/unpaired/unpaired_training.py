@@ -185,7 +185,7 @@ def _scanner(config: TrainConfig, good: Sequence[Volume], monitor: Monitor) -> S
     return replace(scanner, low_quality=low_pool, high_quality=good_pool)
 
 
-def is_better(gain: float, error: float, in_lesions: float) -> bool:
+def _is_better(gain: float, error: float, in_lesions: float) -> bool:
     """Return whether a network is used: it gains beyond chance, and lesions lose nothing, dB."""
     return is_certain(gain, error) and in_lesions >= 0
 
@@ -205,7 +205,7 @@ def _export(
     gains: dB [slabs, 2], as of `_gains`.
     """
     (gain, in_lesions), error = gains.mean(0), gains[:, 0].std() / math.sqrt(max(1, len(gains) - 1))
-    is_used = is_better(gain, error, in_lesions)
+    is_used = _is_better(gain, error, in_lesions)
     text = "" if is_used else "; the network did not gain, and the inversion alone is used"
     row = {
         "volumes": f"held out, behind the scanner{text}",
