@@ -46,7 +46,7 @@ from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_content
 from MedEnhanceLib.jobs.enhancing import SegmenterChoice, enhance_volume, manifest_of
 from MedEnhanceLib.jobs.failures import device_errors
 from MedEnhanceLib.jobs.files import AUTO
-from MedEnhanceLib.jobs.kinds.scanner import volumes_in
+from MedEnhanceLib.jobs.kinds.measure_scanner import volumes_in
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, degraded, described, inspect_volume
 from MedEnhanceLib.runtime.dependencies import imported
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor

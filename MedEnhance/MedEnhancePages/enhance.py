@@ -9,6 +9,7 @@ from MedEnhancePages.enhance_preview import SlicePreview
 from MedEnhancePages.enhance_queue import Runs
 from MedEnhancePages.enhance_result import ResultArea
 from MedEnhancePages.noise_area import NoiseArea
+from MedEnhancePages.scanner_area import ScannerArea
 from MedEnhancePages.widgets import Notice, Page, allow, fill, showValue
 from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import PanelError, guarded
@@ -24,7 +25,7 @@ class EnhancePanel(Page):
         self._shownInput = self._suggestedGuide = None
         self.preview, self.result = SlicePreview(self), ResultArea(self)
         self._devices = context.devices
-        self.noise = NoiseArea(self)
+        self.noise, self._scanner = NoiseArea(self), ScannerArea(self)
         self.problem, self.runs = Notice(ui, "problem"), Runs(self)
         ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
         ui.noiseSpinBox.valueChanged.connect(self._onOfVolume)
@@ -35,6 +36,7 @@ class EnhancePanel(Page):
             task=ui.taskComboBox,
             correctBiasField=ui.biasFieldCheckBox,
             smooth=ui.lesionsComboBox,
+            scanner=ui.scannerEdit,
             guideVolume=ui.guideSelector,
             outputVolume=ui.outputSelector,
             noise=ui.noiseSpinBox,  # after _onOfVolume, as the next
@@ -89,13 +91,15 @@ class EnhancePanel(Page):
         hasMaps = not (isBoxAlone or model_choice.taskProblem(target, task))
         hasField = not (isBoxAlone or model_choice.biasFieldProblem(target, task))
         hasBlobs = not model_choice.smoothProblem(target, task)
+        scanner = self._scanner.options if hasMaps and not isOther else {}
         chosen = {} if isSlices else state.optionsOf(EnhanceConfig)  # those are of noise
+        chosen |= scanner
         chosen |= {
             "task": task,
-            "correct_bias_field": state.correctBiasField and hasField,
+            "correct_bias_field": state.correctBiasField and hasField and not scanner,
             "smooth": state.smooth and hasBlobs,
             "noise": None if isSlices or isOther else state.noise or None,
-            "uncertainty": state.uncertainty and hasMaps,
+            "uncertainty": state.uncertainty and hasMaps and not scanner,
             "device": state.device,
             "sequence": state.sequence if bridge.hasFrames(target) and not isOther else "auto",
         }
@@ -110,7 +114,7 @@ class EnhancePanel(Page):
             segmenter=state.segmenter if segment and state.segmenter in segmenters else "auto",
             forceSegmenter=segment and state.forceSegmenter,
             output=None if isOther or isSlices or bridge.hasFrames(target) else state.outputVolume,
-            box=box,
+            box=None if scanner else box,
             isBoxAlone=isBoxAlone,
         )
 
@@ -163,6 +167,7 @@ class EnhancePanel(Page):
         state, ui, target = self.state, self.ui, self.target
         if target is not state.chosenFor:
             state.noise, state.sequence = 0.0, "auto"
+        self._scanner.keepTo(target)
         modality, box = bridge.modalityOf(target), ui.modalityComboBox
         fill(box, model_choice.modalityTexts(target))
         box.enabled, isOpen = bridge.isUsable(target), len(bridge.modalitiesOf(target)) != 1
@@ -194,14 +199,16 @@ class EnhancePanel(Page):
         self.result.show()
 
     def _showChoices(self):
-        state, ui, target = self.state, self.ui, self.target
+        state, ui, target, options = self.state, self.ui, self.target, self.options
         isSlices = state.task == "slices"
         ui.outputSelector.enabled = not (bridge.hasFrames(target) or isSlices)
-        taskProblem = model_choice.taskProblem(target, state.task)
-        allow(ui.roiSelector, taskProblem)
-        ui.roiUseComboBox.visible = state.roi is not None and not taskProblem
+        taskProblem, scannerProblem = model_choice.taskProblem(target, state.task), ""
+        if options.config.scanner is not None:
+            scannerProblem = _("Not available while a scanner is inverted.")
+        allow(ui.roiSelector, taskProblem or scannerProblem)
+        ui.roiUseComboBox.visible = state.roi is not None and ui.roiSelector.enabled
         aloneProblem = ""
-        if self.options.isBoxAlone:
+        if options.isBoxAlone:
             aloneProblem = _("It needs the whole volume: not available for a region alone.")
             taskProblem = taskProblem or aloneProblem
         segmenter, segmenterProblem = model_choice.segmenterFor(target, state.segmenter), ""
@@ -209,10 +216,11 @@ class EnhancePanel(Page):
         ui.segmenterComboBox.toolTip = about
         if ui.segmenterComboBox.count == 1:
             segmenterProblem = _("There is no segmentation model for this modality.")
+        self._scanner.show(taskProblem)
         fieldProblem = model_choice.biasFieldProblem(target, state.task) or aloneProblem
         for checkBox, problem in (
-            (ui.biasFieldCheckBox, fieldProblem),
-            (ui.uncertaintyCheckBox, taskProblem),
+            (ui.biasFieldCheckBox, fieldProblem or scannerProblem),
+            (ui.uncertaintyCheckBox, taskProblem or scannerProblem),
             (ui.noiseMapCheckBox, taskProblem),
             (ui.segmentCheckBox, taskProblem or segmenterProblem),
         ):
@@ -279,6 +287,9 @@ class EnhancePanel(Page):
         what = model_choice.tasks()[state.task][1]
         if options.config.correct_bias_field:
             what = _("{what}; corrects the bias field").format(what=what)
+        if options.config.scanner is not None:
+            text = _("{what}, inverts the scanner (contrast, sharpness and intensities change)")
+            what = text.format(what=what)
         if options.config.smooth:
             what = _("{what}, and small faint lesions with it").format(what=what)
         if options.box is not None:

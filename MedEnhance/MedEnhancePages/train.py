@@ -27,6 +27,8 @@ class TrainPanel(Page):
             "slicesMR": _("Thin slices for MR"),
             "slicesCT": _("Thin slices for CT"),
             "labelsMR": _("Segmentation, from label maps (no images)"),
+            "scannerMR": _("Scanner, MR: how two folders differ"),
+            "scannerCT": _("Scanner, CT: how two folders differ"),
             "distillMR": _("Distilled set, MR"),
             "distillCT": _("Distilled set, CT"),
         }
@@ -50,6 +52,7 @@ class TrainPanel(Page):
             trainTask=ui.taskSelector,
             trainData=ui.pathEdit,
             trainPreset=ui.presetSelector,
+            trainHighQuality=ui.goodEdit,
             trainName=ui.nameEdit,
             distillMethod=ui.methodSelector,
             distillVolumes=ui.volumesSpinBox,
@@ -58,7 +61,8 @@ class TrainPanel(Page):
             distillLicense=ui.licenseEdit,
             trainDevice=ui.deviceSelector,
         )
-        ui.pathButton.clicked.connect(self._onBrowse)
+        ui.pathButton.clicked.connect(lambda *_checked: self._browse(ui.pathEdit))
+        ui.goodButton.clicked.connect(lambda *_checked: self._browse(ui.goodEdit))
         ui.tableButton.clicked.connect(self._onBrowseTable)
         ui.startButton.clicked.connect(self._onStart)
 
@@ -84,12 +88,19 @@ class TrainPanel(Page):
 
     def show(self):
         ui, state, isRunning = self.ui, self.state, self.runs.isRunning
-        isDistilling = training.kindOf(state) == "distill"
+        kind = training.kindOf(state)
+        isDistilling, isMeasuring = kind == "distill", kind == "scanner"
         segmenter = self._segmenter
         ui.tableButton.visible = ui.distillArea.visible = isDistilling
         ui.pathLabel.text = _("Cohort:") if isDistilling else _("Images:")
         if segmenter is not None:
             ui.pathLabel.text = _("Scans:")
+        if isMeasuring:
+            ui.pathLabel.text = _("Low quality:")
+        ui.presetLabel.text = _("High quality:") if isMeasuring else _("Effort:")
+        ui.presetSelector.visible = not isMeasuring
+        ui.goodEdit.visible = ui.goodButton.visible = isMeasuring
+        ui.advancedSection.visible = not isMeasuring
         if training.learnsFromLabels(state):
             ui.pathLabel.text = _("Label maps:")
         ui.pathEdit.accessibleName = ui.pathLabel.text.rstrip(":")
@@ -113,8 +124,8 @@ class TrainPanel(Page):
         self.runs.show()
 
     @guarded
-    def _onBrowse(self, _checked=False):
-        edit, title = self.ui.pathEdit, _("Choose a folder")
+    def _browse(self, edit):
+        title = _("Choose a folder")
         edit.text = qt.QFileDialog.getExistingDirectory(self.widget, title, edit.text) or edit.text
 
     @guarded

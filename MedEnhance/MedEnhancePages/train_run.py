@@ -29,10 +29,14 @@ class RunArea:
         ui.runSelector.activated.connect(self._onChosen)
         ui.resumeButton.clicked.connect(self._onResume)
         ui.removeButton.clicked.connect(self._onRemove)
-        ui.trainButton.clicked.connect(self._onTrain)
+        ui.trainButton.clicked.connect(self._onUse)
         self._menu, self.actions = qt.QMenu(ui.openButton), {}
         self.actions["privacy"] = self._menu.addAction(_("Privacy sheet"))
         self.actions["privacy"].triggered.connect(self._onSheet)
+        self.actions["page"] = self._menu.addAction(_("Page"))
+        self.actions["page"].triggered.connect(
+            lambda *_checked: _open(self._run.out / "index.html")
+        )
         self.actions["folder"] = self._menu.addAction(_("Result folder"))
         self.actions["folder"].triggered.connect(self._onFolder)
         ui.openButton.setMenu(self._menu)
@@ -63,6 +67,7 @@ class RunArea:
         for button in (ui.pauseButton, ui.cancelButton):
             button.visible = isRunning
             button.enabled = isRunning and not self._run.job.wantsCancel
+        ui.pauseButton.visible = isRunning and self._run.job.declares("is_resumable")
         ui.startButton.visible = not isRunning
         chosen, isIdle = self._chosen, self._page.job is None
         ui.runsArea.visible = chosen is not None and not isRunning
@@ -91,6 +96,9 @@ class RunArea:
             params = {"action": "import", "path": run.record["model"]}
             importing = self.context.runner.submit("models", params, title=title)
             importing.onFinished(lambda job: self._onImported(job, run))
+        elif job.state == "done" and run.kind == "scanner":
+            text = _("{name} is measured. Details: Open → Page.").format(name=run.name)
+            self.context.report(job, text)
         elif job.state == "done":
             level, verdict = _verdictOf(run.manifest())
             text = _("{name} is finished. {verdict} Details: Open → Privacy sheet.")
@@ -114,13 +122,17 @@ class RunArea:
         hasEnded = run is not None and not run.isActive
         manifest = run.manifest() if hasEnded and run.kind == "distill" else {}
         ui.resultBox.visible = hasEnded
+        isMeasured = hasEnded and run.kind == "scanner" and run.state == "done"
+        ui.openButton.visible = ui.trainButton.visible = isMeasured or bool(manifest)
+        ui.trainButton.text = _("Use in Enhance") if isMeasured else _("Train on this set")
+        self.actions["page"].visible = isMeasured
+        self.actions["privacy"].visible = hasEnded and (run.out / SHEET).is_file()
         ui.distilledArea.visible = bool(manifest)
         if hasEnded:
             ui.resultLabel.text = long_run.runText(run)
         if manifest:
             _fillGallery(ui.imageGallery, list(map(str, run.images()[:_MOST_PICTURES])))
             level, verdict = _verdictOf(manifest)
-            self.actions["privacy"].visible = (run.out / SHEET).is_file()
             showWeight(ui.auditIcon, level)
             ui.auditLabel.text = verdict
 
@@ -129,15 +141,21 @@ class RunArea:
         showText(self._page.widget, _("Privacy sheet"), self._run.out / SHEET)
 
     @guarded
-    def _onTrain(self, _checked=False):
-        """Choose the set as the data of a training."""
-        state, modality = self.context.state, self._run.manifest()["modality"]
+    def _onUse(self, _checked=False):
+        """Choose the set as the data of a training, or the scanner on the page Enhance."""
+        state = self.context.state
+        if self._run.kind == "scanner":
+            state.scanner, state.scannerWithout = str(self._run.out / "scanner.json"), ""
+            state.scannerFor = ""  # whatever volume is chosen there
+            self.context.showPage("enhance")
+            return
+        modality = self._run.manifest()["modality"]
         state.trainTask, state.trainSegmenter = f"train{modality}", ""
         state.trainData = str(self._run.out)
 
     @guarded
     def _onFolder(self, _checked=False):
-        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self._run.out)))
+        _open(self._run.out)
 
     def list(self):
         """Offer the runs on this computer, and select that of the scene."""
@@ -180,6 +198,10 @@ class RunArea:
             self.context.state.trainRun = ""
             self._showRun(None)
         self.list()
+
+
+def _open(path):
+    qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(path)))
 
 
 def _verdictOf(manifest):

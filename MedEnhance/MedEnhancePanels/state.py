@@ -97,6 +97,9 @@ class State:
     forceSegmenter = Field(False)
     segment = Field(False)
     segmenter = Field("auto")
+    scanner = Field("")  # the file of one that is inverted; "" for none
+    scannerWithout = Field("")  # steps of that inversion that are left out
+    scannerFor = Field("")  # modality of the volumes that it was chosen for
 
     compressMode = Field("lossless", "lossless", "maxError", "ratio", "psnr")
     maxError = Field(2.0)
@@ -112,10 +115,13 @@ class State:
             "slicesMR",
             "slicesCT",
             "labelsMR",
+            "scannerMR",
+            "scannerCT",
             "distillMR",
             "distillCT",
         )
         trainData = Field("")
+        trainHighQuality = Field("")  # what a scanner is compared with
         trainName = Field("my-run")
         distillMethod = Field.of(DistillConfig, "method")
         distillVolumes = Field.of(DistillConfig, "volumes")

@@ -119,7 +119,7 @@ class _Enhancement(NodeJob):
         job.params["force_segmenter"] = options.forceSegmenter
 
     def place(self, job):
-        self._names = _namesFor(self.node)
+        self._names = _namesFor(self.node, self.options)
         self._model = job.result.get("model") or {}
         self._manifest = read_object(Path(job.result.get("manifest", "")))
         if self.options.config.task == "slices":
@@ -264,8 +264,10 @@ class _Enhancement(NodeJob):
 class _Preview(NodeJob):
     def __init__(self, runner, node, options, index, region, onDraft):
         super().__init__(runner, node)
-        # Both need the whole volume.
-        config = dataclasses.replace(options.config, uncertainty=False, correct_bias_field=False)
+        # They need the whole volume.
+        left = {"scanner": None, "scanner_without": ()}
+        left |= {"uncertainty": False, "correct_bias_field": False}
+        config = dataclasses.replace(options.config, **left)
         self.options = dataclasses.replace(options, config=config)
         self.index, self.region, self._onDraft = int(index), region, onDraft
 
@@ -330,9 +332,10 @@ def _take(path):
     return image, history
 
 
-def _namesFor(node):
+def _namesFor(node, options):
+    output = _("{name} enhanced"), _("{name} enhanced, scanner inverted")
     texts = {
-        "output": _("{name} enhanced"),
+        "output": output[options.config.scanner is not None],
         "uncertainty": _("{name} uncertainty"),
         "noise": _("{name} noise"),
         "segmentation": _("{name} segmentation"),

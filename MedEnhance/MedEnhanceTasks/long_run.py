@@ -1,4 +1,4 @@
-"""Runs that outlive Slicer, a training or a distillation, and the jobs that work on them.
+"""Runs that outlive Slicer, such as a training, and the jobs that work on them.
 
 start → (pause → resume)* → done
 """
@@ -26,12 +26,13 @@ class Run(LongRun):
 
     def begin(self, runner):
         """Save the run's record, and start its job."""
-        self.record["state"], self._endsAs = "running", "paused"
+        self.record["state"] = "running"
         self.record["params"]["out"] = str(self.out)  # its folder may have been moved
         self.save()
         texts = {"train": _("Train {name}"), "distill": _("Distill {name}")}
-        title = texts[self.kind].format(name=self.name)
+        title = texts.get(self.kind, _("Measure {name}")).format(name=self.name)
         self.job = runner.submit(self.kind, self.record["params"], title=title, dedicated=True)
+        self._endsAs = "paused" if self.job.declares("is_resumable") else "cancelled"
         self.job.onFinished(self._onFinished)
         runner.run = self
 
@@ -46,8 +47,8 @@ class Run(LongRun):
         if job.started is not None:
             record["seconds"] += job.ended - job.started
         record["error"] = job.error.text if job.state == "failed" else ""
-        if job.state == "done" and self.kind == "train":
-            record["model"] = job.result["outputs"]["model"]
+        if job.state == "done" and self.kind != "distill":
+            record["model"] = job.result["outputs"].get("model", "")
             record["sentence"] = job.result.get("sentence", "")
         if self.folder.is_dir():
             self.save()

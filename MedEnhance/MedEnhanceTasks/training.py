@@ -27,8 +27,9 @@ _NAMED = 3
 
 
 def kindOf(state):
-    """Return "distill" for a set in place of the cohort, "train" for a model."""
-    return "distill" if state.trainTask.startswith("distill") else "train"
+    """Return "distill" for a set in place of the cohort, "scanner", or "train" for a model."""
+    kind = state.trainTask[:-2]
+    return kind if kind in ("distill", "scanner") else "train"
 
 
 def learnsFromLabels(state):
@@ -39,6 +40,9 @@ def learnsFromLabels(state):
 def paramsOf(state):
     """Return the parameters of that job but for the folder of its results, as docs/jobs.md says."""
     segmenter, folder = segmentersOf(state)[1], state.trainData.strip()
+    if kindOf(state) == "scanner":
+        folders = {"low_quality": folder, "high_quality": state.trainHighQuality.strip()}
+        return folders | {"modality": state.trainTask[-2:]}
     params = _choicesOf(state, segmenter)
     if kindOf(state) == "distill":
         return params | {"cohort": folder}
@@ -84,6 +88,8 @@ def aboutOf(state, segmenter, problem, earlier):
 
     earlier: the runs on this computer, from which the time is estimated.
     """
+    if kindOf(state) == "scanner":
+        return "info", *_aboutScanner()
     if kindOf(state) == "distill":
         level, text, details = _aboutSet(state, problem)
     else:
@@ -126,6 +132,18 @@ def _aboutLabels():
     )
 
 
+def _aboutScanner():
+    """Say what is measured of two folders, and what they need."""
+    return _(
+        "Measures, without training, how the scanner of the low-quality folder differs from that "
+        "of the other. It takes about 5 s a volume on two cores."
+    ), _(
+        "Noise, resolution, contrast and bias field, as a page, and as a file by which Enhance "
+        "inverts the scanner. Both folders need the same body part and contrast (T1 and T1) of ten "
+        "or more patients: what differs between patients is taken for the scanner."
+    )
+
+
 def _aboutTaught(state, segmenter, problem):
     """Say which scans a training takes that a segmentation model teaches, and who is held out."""
     text = _("Trains an enhancer further on scans, taught by {name}.")
@@ -153,8 +171,13 @@ def _heldOutText(state):
 def problemOf(state, segmenter):
     """Say what is missing before a run can start, taught by a segmentation model or not."""
     folder, isTraining = state.trainData.strip(), kindOf(state) == "train"
-    if folder and not os.path.exists(folder):
-        return _("{folder} does not exist: choose another.").format(folder=folder)
+    isMeasuring = kindOf(state) == "scanner"
+    folders = [folder, state.trainHighQuality.strip()] if isMeasuring else [folder]
+    for each in folders:
+        if each and not os.path.exists(each):
+            return _("{folder} does not exist: choose another.").format(folder=each)
+    if isMeasuring and not all(map(os.path.isdir, folders)):
+        return _("Choose the folders of low and of high quality.")
     isTable = not isTraining and folder.lower().endswith(".csv") and os.path.isfile(folder)
     if not isTable and not os.path.isdir(folder):
         rows = _("Choose a folder with a folder for each patient, or a table (CSV: patient, path).")

@@ -9,7 +9,7 @@ All simplifications: partial Fourier is zero-filled; a combination of coils by t
 (SENSE, adaptive) is a single coil whose noise is scaled by the map of the g-factor; no
 off-resonance except the ghost of EPI, no motion, no cross-talk between slices.
 
-Ranges of `Scanner.draw`: matrix, partial Fourier, parallel imaging, combination of coils and
+Ranges of `MRScanner.draw`: matrix, partial Fourier, parallel imaging, combination of coils and
 duration of the echo train (12 to 145 ms; T2* of 30 to 60 ms) from the headers of 356 public
 series of Canon, GE, Philips, Siemens and UIH scanners (Acquisition Matrix (0018,1310) beside Rows,
 Percent Sampling (0018,0093), PartialFourier and CoilCombinationMethod of private headers). How
@@ -72,7 +72,7 @@ class Acquired:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scanner(Options):
+class MRScanner(Options):
     """Parameters of an acquisition but its noise level, no unit where none is stated.
 
     Attributes:

@@ -22,7 +22,7 @@ from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.modality import SET_MODALITY
 from MedEnhanceLib.core.options import LARGEST_SEED, About, Options, config_from_json, option_of
 from MedEnhanceLib.core.volume import Volume, restore_dtype
-from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner, bias_field
+from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, MRScanner, bias_field
 from MedEnhanceLib.degradation.lowdose import ELECTRONIC, low_dose_noise
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.describe import refuse_too_large
@@ -199,7 +199,7 @@ class LowDose(Degradation):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scan(Scanner, Degradation):
+class Scan(MRScanner, Degradation):
     """MR as a simulated scanner acquires it; σ is the mean of the foreground over `snr`."""
 
     name: ClassVar[str] = "scanner"
@@ -322,7 +322,7 @@ def draw(kind: str, rng: np.random.Generator) -> Degradation:
 
     kind: "rician" (σ 1–17 % of the robust maximum), "blur" (0.5–3 px), "bias" (10–40 %), "low-dose"
         (2e3 to 1e5 photons, uniform in the logarithm), "scanner" (of any kind of scan, as
-        `Scanner.draw`), or "composite" (the first three, mostly weaker).
+        `MRScanner.draw`), or "composite" (the first three, mostly weaker).
     Raises ConfigError: another kind.
     """
     if kind == "scanner":

@@ -85,7 +85,7 @@ JOBS: dict[str, Job] = {
     "degrade": Job("volumes:DegradeParams", "volumes:run_degrade"),
     "convert": Job("volumes:ConvertParams", "volumes:run_convert"),
     "inspect": Job("volumes:InspectParams", "volumes:run_inspect", is_question=True),
-    "scanner": Job("scanner:ScannerParams", "scanner:run_scanner"),
+    "scanner": Job("measure_scanner:ScannerParams", "measure_scanner:run_scanner"),
     "series": Job("volumes:SeriesParams", "volumes:run_series"),
     "export": Job("volumes:ExportParams", "volumes:run_export"),
     "batch": Job("batch:BatchParams", "batch:run_batch"),

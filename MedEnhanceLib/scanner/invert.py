@@ -145,6 +145,11 @@ def consistency(result: Inversion, scan: Volume, sigma: float) -> float:
 
     That is where the result, put behind the scanner again, is more than 3 σ away from the scan;
     Gaussian noise alone gives .003.
+
+    Args:
+        result: of the inversion.
+        scan: with noise, in canonical order.
+        sigma: of its noise.
     """
     scan_voxels = scan.voxels.astype(np.float32)
     away = np.abs(result.seen_again() - scan_voxels) > _CONTRADICTS * sigma

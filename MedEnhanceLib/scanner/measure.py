@@ -36,8 +36,8 @@ from MedEnhanceLib.scanner.scanner import (
     AXES,
     Curve,
     Measured,
-    Pool,
     Scanner,
+    VolumePool,
 )
 
 #: Fewest volumes of a pool, and those from which no warning stands in the result.
@@ -69,7 +69,7 @@ _OF_AIR = 2 - np.pi / 2
 
 
 @dataclass(frozen=True, eq=False)
-class _Look:
+class _Examined:
     """One volume as it is compared.
 
     Attributes:
@@ -132,9 +132,9 @@ def measure_scanner(
     Raises InputError for fewer than three volumes, sequences, and pools of different modality.
     """
     monitor = monitor or Monitor()
-    pools, modalities = list[list[_Look]](), set[ModalityName]()
+    pools, modalities = list[list[_Examined]](), set[ModalityName]()
     for name, volumes in (("low", low_quality), ("high", high_quality)):
-        pool = list[_Look]()
+        pool = list[_Examined]()
         for volume in volumes:
             done = 0.4 * (len(pools) + len(pool) / (len(pool) + ENOUGH))
             monitor.progress(done, f"measuring {name}-quality volume {len(pool) + 1}")
@@ -155,7 +155,7 @@ def measure_scanner(
     return _compared(pools[0], pools[1], modalities.pop(), monitor)
 
 
-def _look(volume: Volume, monitor: Monitor) -> _Look:
+def _look(volume: Volume, monitor: Monitor) -> _Examined:
     """Measure one volume alone."""
     volume = volume.single().canonical().compact()
     refuse_not_finite(volume)
@@ -179,7 +179,7 @@ def _look(volume: Volume, monitor: Monitor) -> _Look:
         voxels /= field
         soft = softened(voxels, spacing)
         deviation, scale = float(np.log(field[tissue_of(soft)]).std()), scale_of(soft)
-    return _Look(
+    return _Examined(
         name=volume.path.name or "volume",
         spacing=spacing,
         voxels=voxels[center] / np.float32(scale),
@@ -192,7 +192,7 @@ def _look(volume: Volume, monitor: Monitor) -> _Look:
 
 
 def _compared(
-    low: Sequence[_Look], good: Sequence[_Look], modality: ModalityName, monitor: Monitor
+    low: Sequence[_Examined], good: Sequence[_Examined], modality: ModalityName, monitor: Monitor
 ) -> Scanner:
     """Compare the pools."""
     monitor.progress(0.8, "comparing the pools")
@@ -216,12 +216,12 @@ def _compared(
     )
 
 
-def _pool(looks: Sequence[_Look]) -> Pool:
+def _pool(looks: Sequence[_Examined]) -> VolumePool:
     """Describe a pool."""
     unit = 1000 if looks[0].is_absolute else 1
     noise, field = [unit * look.sigma for look in looks], [look.field for look in looks]
     spacing = np.median([look.spacing[::-1] for look in looks], axis=0).tolist()
-    return Pool(
+    return VolumePool(
         files=tuple(look.name for look in looks),
         spacing_mm=(spacing[0], spacing[1], spacing[2]),
         noise=_mean(noise),
@@ -229,7 +229,7 @@ def _pool(looks: Sequence[_Look]) -> Pool:
     )
 
 
-def _contrast(low: Sequence[_Look], good: Sequence[_Look]) -> Curve:
+def _contrast(low: Sequence[_Examined], good: Sequence[_Examined]) -> Curve:
     """Fit the curve to quantiles of both pools, as one through them would follow the patients."""
     quantiles = (
         np.array([np.quantile(look.soft()[look.inside], _QUANTILES) for look in pool])
@@ -252,7 +252,9 @@ def _fitted(low: Doubles, good: Doubles) -> Doubles:
     return np.concatenate([[0], np.cumsum(np.maximum(np.diff(curve), least))])
 
 
-def _transfers(low: Sequence[_Look], good: Sequence[_Look], shown: Curve | None) -> list[Curve]:
+def _transfers(
+    low: Sequence[_Examined], good: Sequence[_Examined], shown: Curve | None
+) -> list[Curve]:
     """Compare power along each axis; rows and columns are taken together where they agree."""
     spacing = np.median([look.spacing for look in low], axis=0)
     places = [(np.arange(_FREQUENCIES) + 1) / _FREQUENCIES / (2 * mm) for mm in spacing]
@@ -292,7 +294,7 @@ def _transfer(low: Doubles, good: Doubles) -> Doubles:
     return transfer
 
 
-def _powers(look: _Look, places: Sequence[Doubles], shown: Curve | None) -> list[Doubles]:
+def _powers(look: _Examined, places: Sequence[Doubles], shown: Curve | None) -> list[Doubles]:
     """Measure power along each axis, [frequencies, 2], as `_transfer` takes it."""
     voxels = look.voxels if shown is None else shown.at(look.voxels)
     sides = [np.hanning(side + 2)[1:-1].astype(np.float32) for side in voxels.shape]

@@ -18,6 +18,10 @@ _COLORS = ("#7cc7ff", "#3ddc97", "#ffb000")
 def write_scanner_page(scanner: Scanner, folder: Path, *, overwrite: bool) -> Path:
     """Write index.html and scanner.png into a folder; returns the page.
 
+    Args:
+        scanner: as measured.
+        folder: of the page.
+        overwrite: whether existing files are replaced.
     Raises OutputError if they exist and may not be replaced, DependencyError without Jinja2.
     """
     picture = _drawn(scanner)

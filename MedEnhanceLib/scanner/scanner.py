@@ -69,7 +69,7 @@ def _along(places: Any, given: Sequence[float], result: Sequence[float]) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pool(Options):
+class VolumePool(Options):
     """The volumes of one source.
 
     Attributes:
@@ -104,8 +104,8 @@ class Scanner(Options):
     """
 
     modality: ModalityName
-    low_quality: Pool
-    high_quality: Pool
+    low_quality: VolumePool
+    high_quality: VolumePool
     rician_share: Annotated[float, About(low=0, high=1)]
     spectrum: Annotated[tuple[float, ...], About(low=0, high=64, items=(64, 64))]
     slices: Curve

@@ -20,7 +20,7 @@ from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner
+from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, MRScanner
 from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.filters.block_matching import engine_for
 from MedEnhanceLib.filters.regions import ConstantRegions
@@ -198,7 +198,7 @@ def scanned(scan: Scan, percent: int, seed: int) -> tuple[Scan, Volume, NoiseEst
     """
     rng = np.random.default_rng((seed, percent, 2))
     volume = scan.volume
-    scanner = Scanner.draw(rng, SCAN_KINDS[seed % len(SCAN_KINDS)])
+    scanner = MRScanner.draw(rng, SCAN_KINDS[seed % len(SCAN_KINDS)])
     got = scanner.acquire(volume.voxels, percent / 100, volume.geometry.spacing, rng)
     truth = true_noise(volume, float(np.sqrt(np.mean(got.sigma**2))), rician=False)
     spectrum = got.spectrum.reshape(truth.spectrum.shape)

@@ -8,6 +8,7 @@ import os
 from unittest import mock
 
 import qt
+import slicer
 from doors.table import ROWS, options_in, rows_in
 from medenhance_testing import MedEnhanceTestCase, finished
 
@@ -54,7 +55,8 @@ class DoorTestCase(MedEnhanceTestCase):
             for part in path:
                 value = getattr(value, part)
             if option.name in wanted or (option.name not in _ALWAYS and value != option.default):
-                stated[option.name] = bool(value) if option.about.place else value
+                value = bool(value) if option.about.place else value
+                stated[option.name] = list(value) if isinstance(value, tuple) else value
             if option.about.place and option.name in wanted:
                 wanted[option.name] = True
         self.assertEqual(stated, wanted)
@@ -132,14 +134,12 @@ class PageTest(DoorTestCase):
                 self.showPage(job)
                 self.begin(row)
                 for widget, value in row.panel.items():
-                    self.set(getattr(self.ui, widget), value)
+                    self.set(slicer.util.findChild(self.panel.widget, widget), value)
                 self.press(job)
                 self.assertAsked(job, name, row)
 
     def begin(self, row):
         """Choose a volume of the row's kind in an empty scene, and show what is folded."""
-        import slicer
-
         slicer.mrmlScene.Clear(0)
         modality, frames = row.volume
         self.guide = self.smallVolume(name="guide", modality="MR", seed=6)
@@ -159,6 +159,8 @@ class PageTest(DoorTestCase):
             self.pick(widget, value)
         elif widget.inherits("QAbstractButton"):
             widget.checked = value
+        elif widget.inherits("QLineEdit"):
+            widget.text = value
         else:
             widget.value = value
         self.processEvents()

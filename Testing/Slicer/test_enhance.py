@@ -200,7 +200,7 @@ class ChoicesTest(EnhanceTestCase):
         self.assertEqual(self.panel.options.segmenter, "auto")
         self.pick(box, "mine")
         self.assertEqual(self.panel.options.segmenter, "mine")
-        self.assertIn("How it was trained: 6100 steps", box.toolTip)
+        self.assertIn("How it was trained: 16737 steps", box.toolTip)
         node.SetAttribute(self.bridge.MODALITY, "CT")
         slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node) - 1000)
         self.processEvents(80)

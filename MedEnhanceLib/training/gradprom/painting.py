@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.core.arrays import Doubles
-from MedEnhanceLib.degradation.acquisition import Scanner
+from MedEnhanceLib.degradation.acquisition import MRScanner
 from MedEnhanceLib.gradprom.structures.anatomy import UNLABELED, Anatomy
 from MedEnhanceLib.gradprom.structures.networks import VOXEL_MM, scale_of, scaled
 from MedEnhanceLib.gradprom.structures.space import Placement, Space, TissueMap, sampled, smooth
@@ -434,7 +434,7 @@ def _scan(rng: np.random.Generator, image: Tensor, gone: Tensor, voxel_mm: float
         image = _coarse(rng, image, sigma * VOXEL_MM / voxel_mm, voxel_mm)
     else:
         kind = "2d" if rng.random() < 0.4 else "3d"
-        scanner = Scanner.draw(rng, kind)  # type: ignore[arg-type]
+        scanner = MRScanner.draw(rng, kind)  # type: ignore[arg-type]
         peak = float(image.max()) + 1e-6
         acquired = scanner.acquire(image.numpy(), sigma * peak, (voxel_mm,) * 3, rng)
         image = torch.from_numpy(acquired.noisy)

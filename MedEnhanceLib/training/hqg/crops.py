@@ -18,7 +18,7 @@ from torch import Tensor
 
 from MedEnhanceLib.core.arrays import Floats, Longs, Mask, Where
 from MedEnhanceLib.core.modality import profile_of
-from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, Scanner
+from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, MRScanner
 from MedEnhanceLib.degradation.lowdose import ELECTRONIC, low_dose_noise
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.filters import block_matching
@@ -381,7 +381,7 @@ def _drawn_scan(
     clean: Floats, spacing: Sequence[float], rng: np.random.Generator, *, least: float
 ) -> _Add:
     """Draw a scanner and its noise; σ as for white noise, or by a low SNR of the tissue."""
-    scanner = Scanner.draw(rng, SCAN_KINDS[int(rng.integers(len(SCAN_KINDS)))])
+    scanner = MRScanner.draw(rng, SCAN_KINDS[int(rng.integers(len(SCAN_KINDS)))])
     sigma = rng.uniform(*_SIGMA)
     tissue = clean[clean > TISSUE["MR"]]
     if rng.random() < _LOW_SNR_SHARE and tissue.size:

@@ -1,4 +1,4 @@
-"""Runs that outlive the program that began them: a training or a distillation in its own folder.
+"""Runs that outlive the program that began them, such as a training, each in its own folder.
 
 Files of a run:
 
@@ -30,13 +30,13 @@ _LONGEST_NAME = 64
 
 
 class LongRun:
-    """A training or a distillation in a folder.
+    """A training, a distillation or the measurement of a scanner in a folder.
 
     Attributes:
         folder: of the run.
         record: the JSON object of `run.json`: kind, name, state, created (s since 1970), seconds
             of work, and, where they are known, params, error and model.
-        kind: "train" or "distill", as in `JOBS`.
+        kind: "train", "distill" or "scanner", as in `JOBS`.
         name: given by the user.
         out: the folder of the results.
         confidential: the folder for files that must not be shared with them.
@@ -54,7 +54,7 @@ class LongRun:
 
         Args:
             root: folder of all runs; made if missing.
-            kind: "train" or "distill".
+            kind: "train", "distill" or "scanner".
             name: given by the user; characters other than letters, digits, - and _ become "-".
         """
         text = "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in name)
@@ -102,7 +102,8 @@ class LongRun:
         """Whether it can continue; one that failed can only from a checkpoint."""
         files = (self.out / CHECKPOINT, self.out / WORK / RUN)
         may = self.state == "failed" and any(path.exists() for path in files)
-        return (may or self.state in _UNFINISHED) and "params" in self.record
+        can = JOBS[self.kind].is_resumable and "params" in self.record
+        return can and (may or self.state in _UNFINISHED)
 
     def save(self) -> None:
         """Write the record; raises OutputError if that is not possible."""
@@ -143,7 +144,8 @@ def _check(record: Mapping[str, Any]) -> None:
         if not isinstance(record[field], kind):  # type: ignore[arg-type]
             raise TypeError(f"{field} is {record[field]!r}")
     time.localtime(record["created"])
-    cohort, params = JOBS[record["kind"]].cohort, record.get("params")
+    params = record.get("params")
+    cohort = "low_quality" if record["kind"] == "scanner" else JOBS[record["kind"]].cohort
     if not cohort:
         raise ValueError(f"{record['kind']} is no long job")
     if params is None:

@@ -25,7 +25,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.bundle import UNPAIRED
 from MedEnhanceLib.hqg.config import ViewConfig
 from MedEnhanceLib.hqg.view_network import ViewNet
-from MedEnhanceLib.jobs.kinds.scanner import volumes_in
+from MedEnhanceLib.jobs.kinds.measure_scanner import volumes_in
 from MedEnhanceLib.learning.precision import move
 from MedEnhanceLib.learning.training import EMA, Learner
 from MedEnhanceLib.runtime.progress import Monitor

@@ -62,7 +62,13 @@ def run_scanner(params: ScannerParams, monitor: Monitor) -> Result:
 
 
 def volumes_in(place: str, modality: str | None, monitor: Monitor) -> Iterator[Volume]:
-    """Load the volumes below a folder one by one, as `batch` finds them."""
+    """Load the volumes below a folder one by one, as `batch` finds them.
+
+    Args:
+        place: the folder.
+        modality: of all; None: as each states.
+        monitor: may cancel.
+    """
     out = Path(place).resolve() / "none"
     items = gather([place], out, containers=True, ending=".nii.gz", monitor=monitor)
     return (
