@@ -59,9 +59,9 @@ class TaskConfig(Options):
 #: By preset, of trainings without pairs: a slab takes seconds of a core, as it is inverted.
 _WITHOUT_PAIRS: Mapping[str, Mapping[str, Any]] = {
     "smoke": {"crops": 1, "view": {"widths": (8, 8)}},
-    "quick": {"steps": 300, "crops": 8, "learning_rate": 1e-3},
-    "cpu": {"steps": 4000, "crops": 24, "renewed_every": 20, "learning_rate": 1e-3},
-    "full": {"steps": 40_000, "crops": 100, "learning_rate": 1e-3},
+    "quick": {"steps": 300, "crops": 8, "learning_rate": 5e-4},
+    "cpu": {"steps": 4000, "crops": 24, "renewed_every": 20, "learning_rate": 5e-4},
+    "full": {"steps": 40_000, "crops": 100, "learning_rate": 5e-4},
 }
 
 
