@@ -99,7 +99,7 @@ def test_a_slab_is_what_users_get_from_the_inversion_and_repeats_with_its_number
         gaussian_blur((slab.filtered.astype(np.float32) - slab.clean)[:, :60, :64], 16.0)
         for slab in (whole, first)
     )
-    assert none.std() < 0.5 * slow.std()
+    assert np.abs(none).mean() < 0.3 * np.abs(slow).mean()
     assert not first.weight[:, -1].any()  # beyond the volume, up to a patch
 
 
