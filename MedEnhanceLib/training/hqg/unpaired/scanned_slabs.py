@@ -12,6 +12,7 @@ import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Floats
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.acquisition import bias_field
@@ -33,6 +34,8 @@ _EXPONENT = 0.15
 _PLANTED_AT, _PLANTED_HU = np.float32(0.6), np.float32(500)
 #: Units of a simulated scan for one of the scale; tissue of CT on the scale.
 _UNITS, _TISSUE = np.float32(1000), np.float32(-0.4)
+#: σ in mm of a blur that leaves slow changes.
+_SLOW_MM = 8.0
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,15 @@ class ScannedSlabMaker:
         scanner: as measured.
         model: that removes the noise, by name or folder.
         seed: of all.
+        slow_changes: whether the target differs from the inversion in slow changes, too: rests of
+            field and curve, which no patch shows, and which a network would learn by heart.
     """
 
     volumes: Sequence[Volume]
     scanner: Scanner
     model: str
     seed: int
+    slow_changes: bool = False
 
     def make(self, number: int) -> list[TrainingSlab]:
         """Make the slab of this number."""
@@ -69,9 +75,13 @@ class ScannedSlabMaker:
         top, tissue = np.float32(top_of(inversion)), clean > _TISSUE
         if not volume.profile.is_absolute:
             tissue = tissue_of(softened(clean, inversion.spacing))
+        noisy, inverted = inversion.noisy / top, inversion.voxels / top
+        if not self.slow_changes:
+            k, j, i = (_SLOW_MM / mm for mm in inversion.spacing)
+            clean = clean + gaussian_blur(inverted - clean, (j, i), sigma_slices=k)
         # As large as a patch at least; what is added counts for nothing.
         rim = [(0, 0), *((0, max(0, PATCH - side)) for side in clean.shape[1:])]
-        images = inversion.noisy / top, inversion.voxels / top, clean
+        images = noisy, inverted, clean
         noisy, inverted, target = (
             np.pad(each, rim, mode="edge").astype(np.float16) for each in images
         )

@@ -90,7 +90,7 @@ def train_unpaired(
     move(network, device)
     learner = Learner(network.train(), config.learning_rate, EMA)
     maker = ScannedSlabMaker(volumes, scanner, config.start or start.name, config.seed)
-    judging = replace(maker, volumes=held_out, seed=config.seed + 1)
+    judging = replace(maker, volumes=held_out, seed=config.seed + 1, slow_changes=True)
     slabs = []
     for number in range(2 * config.validated):
         monitor.progress(0.06, f"preparing scan {number + 1} of volumes held out")
