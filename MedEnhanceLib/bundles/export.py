@@ -151,7 +151,8 @@ def load_arrays(bundle: Bundle) -> dict[str, Array]:
 def must_fit(bundle: Bundle, tensors: Mapping[str, Any]) -> Iterator[None]:
     """Turn errors from building a bundle's network into a ModelError that names the bundle."""
     try:  # before memory is allocated: no stated size may exceed those of the weights
-        largest = max(size for tensor in tensors.values() for size in (*tensor.shape, 1))
+        sizes = (size for tensor in tensors.values() for size in (*tensor.shape, 1))
+        largest = max(sizes, default=0)
         for name, value in bundle.metadata.get("network", {}).items():
             if name in _SIZES and np.max(value, initial=0) > largest:
                 raise ValueError(f"{name} is {value}, and no tensor is larger than {largest}")

@@ -43,6 +43,8 @@ _SHAPE: dict[str, Any] = {
     "files": dict[str, str],
     "network": {},
     "view": {},
+    "unpaired": {},
+    "scanner": {},
     "training": {"summary": str, "config": dict | None},
     "data": list[dict[str, str]],
     **dict.fromkeys(("limits", "warnings"), list[str]),

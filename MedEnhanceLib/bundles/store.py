@@ -90,6 +90,11 @@ class Bundle:
         return bool(self.metadata.get("guided", False))
 
     @property
+    def inverts(self) -> bool:
+        """Whether it changes more than noise, by a measured scanner: only where it is named."""
+        return "scanner" in self.metadata
+
+    @property
     def about(self) -> str:
         """Description, training data, warnings and limits, shorter than the card."""
         metadata = self.metadata
@@ -200,6 +205,11 @@ def read_defaults() -> dict[str, str]:
 def set_default(name: str) -> Bundle:
     """Make "auto" select an installed model; MedEnhanceError if it is missing."""
     bundle = by_name(name)
+    if bundle.inverts:
+        raise ModelError(
+            f"model {name!r} cannot be a default: it inverts a scanner, which is done on request",
+            "Name it where it suits: --model.",
+        )
     which = f"{bundle.kind} {bundle.modality}"
     others = {key: value for key, value in read_defaults().items() if key != which}
     user_folder().mkdir(parents=True, exist_ok=True)
@@ -353,7 +363,11 @@ def _recommended(kind: str, modality: str) -> Bundle:
     if not profile_of(modality).is_known:
         hint = "State it: --modality MR or CT (modality= in Python)."
         raise UnfitModelError("the modality is unknown, and the model depends on it", hint)
-    fitting = [each for each in bundles if (each.kind, each.modality) == (kind, modality)]
+    fitting = [
+        each
+        for each in bundles
+        if (each.kind, each.modality) == (kind, modality) and not each.inverts
+    ]
     if fitting:
         return fitting[0]
     of_kind = any(bundle.kind == kind for bundle in bundles)

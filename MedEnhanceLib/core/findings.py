@@ -228,6 +228,8 @@ def _scanner(facts: Mapping[str, Any], strength: float) -> Iterator[Text]:
     changed = [_CHANGED_BY[step] for step in ("curve", "resolution", "field") if step in steps]
     if strength > 0 and changed:
         yield text("scanner", changed=", ".join(changed), volumes=number)
+        if facts.get("network"):
+            yield text("scanner_network")
         yield text("scanner_check", percent=100 * facts["inconsistent"])
 
 

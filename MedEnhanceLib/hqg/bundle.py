@@ -17,8 +17,9 @@ from MedEnhanceLib.filters.native_engine import NetworkWeights
 from MedEnhanceLib.hqg.config import NetworkConfig, ViewConfig
 from MedEnhanceLib.native import CELLS, SIDE
 
-#: Of the names of a view network's weights, in a bundle that has those of a set network too.
-VIEW_PREFIX = "view."
+#: Networks that a bundle may have beside a set network, of which one sees whole slices of it, and
+#: one those of an inverted scanner: the fields of their sizes, and prefixes of their weights.
+VIEW, UNPAIRED = "view", "unpaired"
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +82,8 @@ def changed_shares(config: NetworkConfig) -> Floats:
 def set_weights(bundle: Bundle) -> SetWeights:
     """Open the set network of a verified bundle; raises ModelError where weights do not fit."""
     every = load_arrays(bundle)
-    tensors = {k: v for k, v in every.items() if not k.startswith(VIEW_PREFIX)}
+    others = f"{VIEW}.", f"{UNPAIRED}."
+    tensors = {k: v for k, v in every.items() if not k.startswith(others)}
     with must_fit(bundle, tensors):
         config = config_from_json(NetworkConfig, bundle.metadata.get("network", {}))
         own = {k: v.shape for k, v in tensors.items() if not k.startswith("correction.")}
@@ -90,14 +92,17 @@ def set_weights(bundle: Bundle) -> SetWeights:
     return SetWeights(config, tensors)
 
 
-def view_weights(bundle: Bundle) -> tuple[ViewConfig, dict[str, Array]]:
-    """Open the view network of a verified bundle; ModelError where it has none that fits."""
-    if "view" not in bundle.metadata:
+def view_weights(bundle: Bundle, part: str = VIEW) -> tuple[ViewConfig, dict[str, Array]]:
+    """Open a network of a verified bundle; ModelError where it has none that fits.
+
+    part: VIEW or UNPAIRED.
+    """
+    if part not in bundle.metadata:
         raise ModelError(
             f"{bundle.name} has no network that sees whole slices",
             "Use denoiser auto, or the model ct.",
         )
     every = load_arrays(bundle).items()
-    tensors = {k.removeprefix(VIEW_PREFIX): v for k, v in every if k.startswith(VIEW_PREFIX)}
+    tensors = {k.removeprefix(f"{part}."): v for k, v in every if k.startswith(f"{part}.")}
     with must_fit(bundle, tensors):
-        return config_from_json(ViewConfig, bundle.metadata["view"]), tensors
+        return config_from_json(ViewConfig, bundle.metadata[part]), tensors

@@ -53,6 +53,7 @@ from MedEnhanceLib.hqg.denoisers import (
 )
 from MedEnhanceLib.hqg.frame import EnhancerRun, Frame, Outputs, measured_bias_field, outputs_for
 from MedEnhanceLib.hqg.principal_images import FEWEST, PrincipalImages
+from MedEnhanceLib.hqg.scanner_network import ScannerModel
 from MedEnhanceLib.hqg.slices.slice_plan import plan_slices, refuse_other_options
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import refuse_too_large, refuse_unfit
@@ -254,7 +255,7 @@ def _prepared(
     bundle, volume = _opened(volume, config, monitor)
     original = volume if frame is None else volume.frame(frame)
     part, is_part = _requested_part(box, volume, config), box[0] is not None
-    scanner = _scanner_of(original, config, is_part=is_part)
+    scanner = _scanner_of(original, config, bundle, is_part=is_part)
     seen, numbers, empty = _seen(volume, frame, cache, is_part=is_part, scratch=scratch)
     frames, turn = seen.frames(), cache.turn
     if config.noise is not None:
@@ -490,15 +491,28 @@ def _requested_part(
     return parts[0], parts[1], parts[2]
 
 
-def _scanner_of(volume: Volume, config: EnhanceConfig, *, is_part: bool) -> Scanner | None:
-    """Return the scanner that is inverted; None for none.
+def _scanner_of(
+    volume: Volume, config: EnhanceConfig, bundle: Bundle | None, *, is_part: bool
+) -> ScannerModel | None:
+    """Return the scanner that is inverted, with the network of a model; None for none.
 
-    Raises InputError for an unsuitable volume, ConfigError for a part of one.
+    Raises InputError for an unsuitable volume, ConfigError for a part of one, and for options that
+    such a model does not take.
     """
-    if config.scanner is None:
-        return None
     scanner = config.scanner
-    scanner = scanner if isinstance(scanner, Scanner) else Scanner.read(scanner)
+    if bundle is not None and bundle.inverts:
+        if scanner is not None or config.uncertainty or config.correct_bias_field:
+            raise ConfigError(
+                f"model {bundle.name} inverts a scanner of its own, corrects the bias field, and "
+                "takes no uncertainty",
+                "Leave out scanner, uncertainty and correct_bias_field, or the model.",
+            )
+        model = ScannerModel.of(bundle, choose_device(config.device).name)
+    elif scanner is None:
+        return None
+    else:
+        model = ScannerModel(scanner if isinstance(scanner, Scanner) else Scanner.read(scanner))
+    scanner = model.scanner
     volume.single("A scanner is inverted in single volumes: name a frame.")
     if volume.modality != scanner.modality:
         raise InputError(
@@ -511,7 +525,7 @@ def _scanner_of(volume: Volume, config: EnhanceConfig, *, is_part: bool) -> Scan
             "a scanner is inverted in the whole volume, not in some slices of it",
             "Leave the scanner out, or enhance the whole volume.",
         )
-    return scanner
+    return model
 
 
 def _measure_ranges(

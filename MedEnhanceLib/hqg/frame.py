@@ -36,10 +36,10 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import Decision, VolumeCache
 from MedEnhanceLib.hqg.denoise import expected_deviation
 from MedEnhanceLib.hqg.denoisers import Denoiser, FramePart
+from MedEnhanceLib.hqg.scanner_network import ScannerModel
 from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.scanner.invert import invert
-from MedEnhanceLib.scanner.scanner import Scanner
 
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg.guide import AlignedGuide
@@ -123,7 +123,7 @@ class EnhancerRun:
         guides: on the grid of the volume; none where the model uses none.
         bias_field: of a sequence: one coil shades all frames alike, and frames divided by one field
             do not flicker. That of a single volume is measured in its result.
-        scanner: that is inverted; None for none.
+        scanner: that is inverted, and the network that follows; None for none.
         cache: of what was measured in the volume.
         scratch: folder for large arrays; None: they are in memory.
     """
@@ -143,7 +143,7 @@ class EnhancerRun:
     decision: Decision
     guides: tuple[AlignedGuide, ...]
     bias_field: BiasField | None
-    scanner: Scanner | None
+    scanner: ScannerModel | None
     cache: VolumeCache
     scratch: Path | None
 
@@ -285,9 +285,9 @@ class Frame:
         if run.scanner is not None:
             sigma, without = run.decision.noise.level, run.config.scanner_without
             self._monitor.progress(0.9, "inverting the scanner")
-            inversion = invert(
-                run.scanner, values, self.volume, sigma, without=without, monitor=self._monitor
-            )
+            scan, scanner, monitor = self.volume, run.scanner.scanner, self._monitor
+            inversion = invert(scanner, values, scan, sigma, without=without, monitor=monitor)
+            inversion = run.scanner.follow(inversion, scan, sigma, monitor)
             values, self.facts["scanner"] = inversion.voxels, inversion.facts
         bias_field = run.bias_field
         if run.config.correct_bias_field and bias_field is None:

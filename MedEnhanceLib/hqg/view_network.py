@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.export import must_fit
 from MedEnhanceLib.bundles.store import Bundle
-from MedEnhanceLib.hqg.bundle import view_weights
+from MedEnhanceLib.hqg.bundle import VIEW, view_weights
 from MedEnhanceLib.hqg.config import ViewConfig
 from MedEnhanceLib.hqg.view_inputs import (
     AROUND,
@@ -74,9 +74,9 @@ class ViewNet(ResidualUNet):
         return torch.where(torch.as_tensor(air, device=result.device), images[1][NEIGHBORS], result)
 
 
-def open_view_network(bundle: Bundle) -> ViewNet:
-    """Build the network of a verified bundle; raises ModelError where it has none that fits."""
-    config, weights = view_weights(bundle)
+def open_view_network(bundle: Bundle, part: str = VIEW) -> ViewNet:
+    """Build a network of a verified bundle, as `view_weights`."""
+    config, weights = view_weights(bundle, part)
     with must_fit(bundle, weights), torch.random.fork_rng(devices=[]):
         network = ViewNet(config)
         network.load_state_dict({name: torch.from_numpy(each) for name, each in weights.items()})

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,7 +21,7 @@ from MedEnhanceLib.bundles.export import must_fit
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.core.arrays import WHOLE, Numbers, Region, within
 from MedEnhanceLib.filters.block_matching_run import Held, Run, Slab, in_memory
-from MedEnhanceLib.hqg.bundle import view_weights
+from MedEnhanceLib.hqg.bundle import VIEW, view_weights
 from MedEnhanceLib.hqg.denoisers import Frames, Resources
 from MedEnhanceLib.hqg.network_stage import SetNetwork
 from MedEnhanceLib.hqg.view_inputs import AROUND, IMAGES, NEIGHBORS, inputs_of
@@ -37,14 +37,68 @@ _PIXELS_AT_ONCE = 1 << 22
 
 
 @lru_cache(maxsize=4)
-def _opened(folder: Path, sha256: str, device: str) -> ViewNet:
+def _opened(folder: Path, sha256: str, part: str, device: str) -> ViewNet:
     """Open a network in PyTorch, which stays loaded between jobs; another one has another hash."""
     from MedEnhanceLib.hqg.view_network import open_view_network
     from MedEnhanceLib.learning.precision import move
 
-    network = open_view_network(read_bundle(folder, expected_sha256=sha256))
+    network = open_view_network(read_bundle(folder, expected_sha256=sha256), part)
     move(network, device)
     return network
+
+
+@dataclass(frozen=True)
+class SliceCorrector:
+    """A network of a bundle that sees whole slices, ready for use.
+
+    Attributes:
+        device: as PyTorch names it.
+        compiled: the network in C, which takes arrays; None where PyTorch computes.
+        view: the network in PyTorch, on the device; None where C computes.
+    """
+
+    device: str
+    compiled: NativeUNet | None = None
+    view: ViewNet | None = None
+
+    @classmethod
+    def opened(cls, bundle: Bundle, device: str, part: str = VIEW) -> SliceCorrector:
+        """Open that of a verified bundle.
+
+        Args:
+            bundle: of an enhancer.
+            device: as PyTorch names it.
+            part: of the bundle, as of `view_weights`.
+        """
+        config, weights = view_weights(bundle, part)
+        library = native.load() if device == "cpu" else None
+        if library is None:
+            return cls(device, view=_opened(bundle.folder, bundle.sha256, part, device))
+        with must_fit(bundle, weights):
+            unet = NativeUNet(weights, IMAGES, config.widths, config.depth, library)
+        return cls(device, compiled=unet)
+
+    def corrected(
+        self, noisy: Any, smooth: Any, sigma: Any, top: float, air: Any = None,
+        inner: Region = WHOLE,
+    ) -> Any:  # fmt: skip
+        """Correct a slice, [J, I]; far air stays as the filter left it.
+
+        Args:
+            noisy: five slices, [5, J, I], arrays for C and tensors on the device for PyTorch.
+            smooth: the same, filtered.
+            sigma: of the noise in the slice.
+            top: intensity of bright tissue.
+            air: mask of air that is far from tissue; None for none.
+            inner: rows and columns that are needed.
+        """
+        if self.compiled is None:
+            assert self.view is not None
+            return self.view.corrected((noisy, smooth, sigma), top, air)
+        needed = np.zeros(sigma.shape, np.bool_)
+        needed[inner] = True if air is None else ~air[inner]
+        change = self.compiled.change(inputs_of(noisy, smooth, sigma, top), needed)
+        return smooth[NEIGHBORS] + sigma * change
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,12 +106,10 @@ class ViewNetwork(SetNetwork):
     """The set network, and then the network that sees whole slices.
 
     Attributes:
-        bundle: of both networks.
-        compiled: the one that sees slices, in C, which takes arrays; None where PyTorch computes.
+        corrector: the one that sees slices.
     """
 
-    bundle: Bundle
-    compiled: NativeUNet | None = None
+    corrector: SliceCorrector
     margin: ClassVar[int] = NEIGHBORS
 
     @classmethod
@@ -65,28 +117,17 @@ class ViewNetwork(SetNetwork):
         """Load both networks of the bundle."""
         bundle, first = resources.bundle, SetNetwork.prepared(resources)
         assert bundle is not None  # as it needs a model
-        config, weights = view_weights(bundle)
-        method = cls(first.engine, weights=first.weights, device=first.device, bundle=bundle)
-        library = native.load() if first.device == "cpu" else None
-        if library is None:
-            _opened(bundle.folder, bundle.sha256, first.device)  # raises as early as for C
-            return method
-        with must_fit(bundle, weights):
-            unet = NativeUNet(weights, IMAGES, config.widths, config.depth, library)
-        return replace(method, compiled=unet)
-
-    @cached_property
-    def view(self) -> ViewNet:
-        """The network that sees slices, in PyTorch, on the device."""
-        return _opened(self.bundle.folder, self.bundle.sha256, self.device)
+        corrector = SliceCorrector.opened(bundle, first.device)
+        return cls(first.engine, weights=first.weights, device=first.device, corrector=corrector)
 
     def _region(self, frames: Frames) -> Region:
         """Return the rows and columns that are computed: all that the view network sees."""
         region, sides = super()._region(frames), frames.volumes[0].shape[-2:]
         # In PyTorch the rounding of convolutions depends on the size of images.
-        if self.compiled is None or region == WHOLE:
+        compiled = self.corrector.compiled
+        if compiled is None or region == WHOLE:
             return WHOLE
-        rows, columns = map(self.compiled.region, region, sides, (AROUND // 2,) * 2)
+        rows, columns = map(compiled.region, region, sides, (AROUND // 2,) * 2)
         return rows, columns
 
     def _slabs(self, run: Run, frames: Frames, number: int) -> Iterator[Slab]:
@@ -97,7 +138,7 @@ class ViewNetwork(SetNetwork):
         requested, top = frames.slices, float(np.float32(frames.tops[number]))
         stack: Any = np.stack
         taken: Any = in_memory
-        if self.compiled is None:
+        if self.corrector.compiled is None:
             from torch import stack
 
             from MedEnhanceLib.filters.tensor_run import as_tensor
@@ -131,7 +172,7 @@ class ViewNetwork(SetNetwork):
             if len(noisy) < len(near):  # at an end of the volume
                 noisy, smooth = noisy[near], smooth[near]
             air = None if air is None else air[seen]
-            whole[0][seen] = self._correct(noisy, smooth, sigma[0], top, air, inner)
+            whole[0][seen] = self.corrector.corrected(noisy, smooth, sigma[0], top, air, inner)
             return whole
 
         threads = max(1, min(cpu_threads(), _PIXELS_AT_ONCE // math.prod(sides)))
@@ -146,23 +187,3 @@ class ViewNetwork(SetNetwork):
         for result in results:
             change = changes.popleft()
             yield Slab(result, None if change is None else change[None])
-
-    def _correct(
-        self, noisy: Any, smooth: Any, sigma: Any, top: float, air: Any, inner: Region
-    ) -> Any:
-        """Correct a slice, [J, I]; far air stays as the filter left it.
-
-        Args:
-            noisy: five slices, [5, J, I].
-            smooth: the same, filtered.
-            sigma: of the noise in the slice.
-            top: intensity of bright tissue.
-            air: mask of air that is far from tissue; None for none.
-            inner: rows and columns that are needed.
-        """
-        if self.compiled is None:
-            return self.view.corrected((noisy, smooth, sigma), top, air)
-        needed = np.zeros(sigma.shape, np.bool_)
-        needed[inner] = True if air is None else ~air[inner]
-        change = self.compiled.change(inputs_of(noisy, smooth, sigma, top), needed)
-        return smooth[NEIGHBORS] + sigma * change

@@ -157,6 +157,7 @@ class Learner(Generic[Network]):
         config: Mapping[str, Any],
         monitor: Monitor,
         generator: np.random.Generator | None = None,
+        modules: Mapping[str, nn.Module] | None = None,
     ) -> float:
         """Descend the losses of all steps, as `run_steps`; returns the seconds.
 
@@ -167,6 +168,7 @@ class Learner(Generic[Network]):
             config: JSON; all of it but the device must be the same on resuming.
             monitor: progress and cancellation.
             generator: of random numbers that `loss_of` draws besides torch's.
+            modules: other states that the checkpoint keeps.
         """
 
         def step(number: int) -> dict[str, float]:
@@ -176,7 +178,7 @@ class Learner(Generic[Network]):
 
         parts = {
             "config": {**config, "device": ""},
-            "modules": {"network": self.network, "average": self.average},
+            "modules": {"network": self.network, "average": self.average, **(modules or {})},
             "optimizers": {"adam": self.optimizer},
             "generator": generator,
         }

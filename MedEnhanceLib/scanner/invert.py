@@ -21,7 +21,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters.bias_field import measure_bias_field
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.scanner.measure import PASSES, scale_of, softened, tissue_of
-from MedEnhanceLib.scanner.scanner import Scanner
+from MedEnhanceLib.scanner.scanner import Curve, Scanner
 
 #: What can be left out, in order.
 STEPS = ("noise", "field", "resolution", "curve")
@@ -48,6 +48,7 @@ class Inversion:
 
     Attributes:
         voxels: float32 [K, J, I], in the units of the scan.
+        noisy: the scan with its noise and blur, but without field and with the same contrast.
         scanner: that was inverted.
         steps: that were taken.
         spacing: mm along k, j, i.
@@ -57,6 +58,7 @@ class Inversion:
     """
 
     voxels: Floats
+    noisy: Floats
     scanner: Scanner
     steps: tuple[str, ...]
     spacing: tuple[float, float, float]
@@ -71,7 +73,7 @@ class Inversion:
             values = scale * self.scanner.contrast.at(values / scale)
         values = values * self.bias_field
         if "resolution" in self.steps:
-            values = _filtered(values, self.scanner, self.spacing, lambda transfer: transfer)
+            values = filtered(values, self.scanner.axes, self.spacing, lambda transfer: transfer)
         return values
 
 
@@ -116,11 +118,12 @@ def invert(
         removed = np.exp(np.float32(share) * log_field)
         values = values / removed
         facts["field"] = {"deviation": round(deviation, 3), "share": round(share, 2)}
+    before = before / removed
     tissue = _tissue_in(values, scan)
     if "resolution" in steps:
-        constant = _constant(values, before / removed, tissue, sigma, steps)
-        values = _filtered(
-            values, scanner, spacing, lambda h: (1 + constant) * h / (h**2 + constant)
+        constant = _constant(values, before, tissue, sigma, steps)
+        values = filtered(
+            values, scanner.axes, spacing, lambda h: (1 + constant) * h / (h**2 + constant)
         )
         values = _corrected(values, before, removed, tissue, scanner, spacing, sigma)
         facts["resolution"] = {"constant": round(constant, 3)}
@@ -128,10 +131,13 @@ def invert(
     scale = 1.0
     if "curve" in steps and scanner.contrast:
         scale = scale_of(softened(values, spacing))
-        values = np.float32(scale) * scanner.contrast.inverse(values / np.float32(scale))
+        values, before = (
+            np.float32(scale) * scanner.contrast.inverse(each / np.float32(scale))
+            for each in (values, before)
+        )
     result = Inversion(
-        voxels=values.astype(np.float32), scanner=scanner, steps=steps, spacing=spacing,
-        scale=scale, bias_field=removed, facts=facts,
+        voxels=values.astype(np.float32), noisy=before.astype(np.float32), scanner=scanner,
+        steps=steps, spacing=spacing, scale=scale, bias_field=removed, facts=facts,
     )  # fmt: skip
     facts["inconsistent"] = round(contradictions(result, scan, sigma)[1], 4)
     return result
@@ -195,14 +201,21 @@ def _constant(
     return float(np.clip(_CONSTANT * ratio**2, *_LIMITS))
 
 
-def _filtered(
+def filtered(
     values: Floats,
-    scanner: Scanner,
+    transfers: Sequence[Curve],
     spacing: Sequence[float],
     weight: Callable[[Doubles], Doubles],
 ) -> Floats:
-    """Weight frequencies by the scanner's transfer along each axis; ends are mirrored."""
-    for axis, curve in enumerate(scanner.axes):
+    """Weight frequencies by the transfer along each axis; ends are mirrored.
+
+    Args:
+        values: [K, J, I].
+        transfers: along k, j, i.
+        spacing: mm along k, j, i.
+        weight: transfer → factor.
+    """
+    for axis, curve in enumerate(transfers):
         side = values.shape[axis]
         margin = min(_MARGIN, side - 1)
         widths = [(margin, margin) if other == axis else (0, 0) for other in range(3)]

@@ -6,7 +6,7 @@ See `api`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from MedEnhanceLib.training.jobs.distill import distill_config, distill_into, re
 from MedEnhanceLib.training.jobs.evaluate import evaluate_bundle
 from MedEnhanceLib.training.jobs.train import (
     check_training,
+    cohort,
     set_of,
     train_method,
     training_config,
@@ -37,6 +38,7 @@ def train(
     *,
     from_labels: PathLike | None = None,
     distilled: PathLike | None = None,
+    high_quality: PathLike | Sequence[str] | None = None,
     progress: Progress = None,
     cancel: Cancel | None = None,
     **fields: Any,
@@ -54,9 +56,10 @@ def train(
         out: the folder for checkpoint and bundle.
         from_labels: the folder of label maps for head, in place of data.
         distilled: a distilled set, besides the volumes of data.
+        high_quality: a folder of volumes, in place of data, or patterns below data.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
-        **fields: of the configuration, in place of those in config: images, steps, device …
+        **fields: of the configuration, in place of those in config: images, low_quality, steps …
 
     Returns:
         The folder of the bundle.
@@ -68,9 +71,15 @@ def train(
         config = {"preset": "cpu", "modality": "MR", "high_quality": ["*.nii.gz"]}
         folder = me.train("hqg", config, "data/", out="runs/a", progress=True)
         me.enhance(volume, model=str(folder))
+        me.train("hqg", low_quality="old/", high_quality="good/", out="runs/scanner")
         me.train("head", from_labels="label-maps/", images="labeled/", out="runs/head")
     """
     given = {"preset": config} if isinstance(config, str) else config
+    if isinstance(high_quality, str | os.PathLike):
+        data, found = cohort(local_path(high_quality), method)
+        fields = found | fields
+    elif high_quality is not None:
+        fields["high_quality"] = high_quality
     if fields:
         paths = {name: str(value) for name, value in fields.items() if isinstance(value, Path)}
         given = {**(given if isinstance(given, Mapping) else given.to_json()), **fields, **paths}

@@ -37,7 +37,7 @@ _HEADS = {
 #: Options that are copied into the configuration.
 _FIELDS = (
     *("modality", "anatomy", "name", "seed", "steps", "device", "part", "preset"),
-    *("enhancer", "images"),
+    *("enhancer", "images", "low_quality", "scanner"),
 )
 
 
@@ -53,6 +53,7 @@ def _declare_train(parser: Parser) -> None:
         metavar="DIR",
         help="high-quality images: files, or a folder for each DICOM series",
     )
+    add_flags(parser, TrainConfig, only=["low_quality", "scanner"])
     parser.add_argument("--modality", choices=("MR", "CT", "EM"), help="modality of the images")
     parser.add_argument(
         "--preset",
@@ -195,7 +196,8 @@ def _means_lines(fields: Mapping[str, Any]) -> list[str]:
 TRAIN = Command(
     name="train",
     description="Train a model on your own volumes. hqg: an enhancer, on a folder of\n"
-    "high-quality images, or on a distilled set (--data SET), or both. head: a segmentation\n"
+    "high-quality images, or on a distilled set (--data SET), or both; with --low-quality it\n"
+    "makes images of another scanner like these, without pairs. head: a segmentation\n"
     "model, from label maps (--from-labels). slices: a network for thin slices, like hqg or on\n"
     "the volumes below --data that --config names; codec: models of the codec, on those.\n"
     "The same command continues a training that was stopped. How to: docs/training.md.",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from MedEnhanceLib.core.options import About, Options, merged, option
+from MedEnhanceLib.core.options import About, Options, in_their_case, merged, option
 from MedEnhanceLib.hqg.config import (
     SYNTHETIC,
     NetworkConfig,
@@ -56,6 +56,15 @@ class TaskConfig(Options):
     learning_rate: float = option(5e-4, help="learning rate of AdamW", low=1e-9, high=1)
 
 
+#: By preset, of trainings without pairs: a slab takes seconds of a core, as it is inverted.
+_WITHOUT_PAIRS: Mapping[str, Mapping[str, Any]] = {
+    "smoke": {"crops": 1, "view": {"widths": (8, 8)}},
+    "quick": {"steps": 300, "crops": 8, "learning_rate": 5e-4},
+    "cpu": {"steps": 4000, "crops": 24, "renewed_every": 20, "learning_rate": 5e-4},
+    "full": {"steps": 40_000, "crops": 100, "learning_rate": 5e-4},
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(NetworkTrainingConfig):
     """One training of the enhancer, reproducible from this, the seed and the data.
@@ -98,6 +107,18 @@ class TrainConfig(NetworkTrainingConfig):
         ("hq/*",), help="patterns of clean volumes below the data folder"
     )
     noiseless: tuple[str, ...] = _NOISELESS
+    low_quality: str = option(
+        "",
+        help="hqg, without pairs: folder with volumes of another scanner, of the same body part "
+        "and other patients than those of high quality; the scanner is measured and inverted, and "
+        "a network learns what is left",
+        metavar="DIR",
+    )
+    scanner: str = option(
+        "",
+        help="the same with a measured scanner (medenhance scanner) in place of low_quality",
+        metavar="FILE",
+    )
     synthetic: float = SYNTHETIC
     examinations: tuple[str, ...] = option(
         (),
@@ -124,8 +145,8 @@ class TrainConfig(NetworkTrainingConfig):
     network: NetworkConfig = option(factory=NetworkConfig, help="size of the network")
     view: ViewConfig | None = option(
         None,
-        help="size of a network that sees whole slices, for CT, whose noise reaches beyond blocks: "
-        "it is trained, and the bundle keeps the set network of start",
+        help="size of a network that sees whole slices, for CT, whose noise reaches beyond blocks, "
+        "and without pairs: it is trained, and the bundle keeps the set network of start",
     )
     task: TaskConfig | None = option(
         None, help="segmentation task whose gradient passes a gate in the last steps; null: none"
@@ -135,7 +156,11 @@ class TrainConfig(NetworkTrainingConfig):
     def preset_fields(cls, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the fields of a preset for the modality, as `Options.preset_fields` does."""
         base = {"name": "ct"} if fields.get("modality") == "CT" else {}
-        return merged(cls, base, super().preset_fields(fields))
+        base = merged(cls, base, super().preset_fields(fields))
+        if fields.get("low_quality") or fields.get("scanner"):
+            name = in_their_case(fields.get("preset", "cpu"), cls.PRESETS)
+            base = merged(cls, base, {"name": "scanner", **_WITHOUT_PAIRS[name]})
+        return base
 
 
 @dataclass(frozen=True, kw_only=True)

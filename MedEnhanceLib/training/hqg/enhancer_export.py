@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, training_record
+from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, load_tensors, training_record
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.modality import profile_of
-from MedEnhanceLib.hqg.bundle import VIEW_PREFIX, set_weights
-from MedEnhanceLib.hqg.groups import GuidedNetwork, tensors_of
+from MedEnhanceLib.hqg.bundle import VIEW
+from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.view_network import ViewNet
 from MedEnhanceLib.training.hqg.config import TrainConfig
 
@@ -102,24 +102,30 @@ def export_enhancer(
 def export_with_view(
     folder: Path,
     config: TrainConfig,
-    view: ViewNet,
+    view: ViewNet | None,
     *,
     start: Bundle,
     seconds: float,
     gain_db: float,
+    part: str = VIEW,
+    fields: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """Write the bundle of an enhancer and of a network that sees whole slices.
 
     Args:
         folder: of the bundle.
         config: of the training of `view`.
-        view: with averaged weights, on the CPU.
+        view: with averaged weights, on the CPU; None for none.
         start: the enhancer, whose set network is taken over.
         seconds: duration of the training.
         gain_db: of `view` over the filter, on slabs that no step saw.
+        part: of the bundle that `view` is, as of `view_weights`; other parts are taken over.
+        fields: of metadata.json, in place of those of a network for low dose.
     """
-    tensors = tensors_of(set_weights(start))
-    tensors |= {f"{VIEW_PREFIX}{name}": value for name, value in view.state_dict().items()}
+    tensors = {k: v for k, v in load_tensors(start).items() if not k.startswith(f"{part}.")}
+    parts = {part: view.config.to_json()} if view else {}
+    if view:
+        tensors |= {f"{part}.{name}": value for name, value in view.state_dict().items()}
     summary = f"From {start.name}: {config.steps} steps of the network that sees whole slices, "
     metadata: dict[str, Any] = {
         **start.metadata,
@@ -128,7 +134,7 @@ def export_with_view(
         "description": "HQG-Net: after the block-matching filter, a set network over groups of "
         "similar blocks, then a U-Net that sees whole slices.",
         "license": config.license or NOT_STATED,
-        "view": view.config.to_json(),
+        **parts,
         "training": {
             **training_record(config.to_json(), start),
             "seconds": round(seconds),
@@ -137,5 +143,6 @@ def export_with_view(
         },
         "data": list(config.data),
         "limits": list(_LIMITS),
+        **(fields or {}),
     }
     return export_bundle(folder, tensors, metadata)

@@ -25,6 +25,7 @@ from MedEnhanceLib.training.hqg.enhancer_export import export_enhancer
 from MedEnhanceLib.training.hqg.losses import CropWindow, Turn
 from MedEnhanceLib.training.hqg.targets import Target, load_data
 from MedEnhanceLib.training.hqg.trainer import MakeTask, Trainer
+from MedEnhanceLib.training.hqg.unpaired.unpaired_training import train_unpaired
 from MedEnhanceLib.training.hqg.verdict import TAUGHT, UNTAUGHT, judge
 from MedEnhanceLib.training.hqg.view_training import train_view
 
@@ -61,6 +62,8 @@ def train(
     """
     monitor = monitor or Monitor()
     device = begin_training(config.device, out, monitor)
+    if config.low_quality or config.scanner:
+        return train_unpaired(config, data, out, device, monitor)
     if config.view is not None:
         return train_view(config, data, out, device, monitor)
     teaching = None

@@ -48,8 +48,8 @@ _HU = np.float32(1000)
 
 
 @dataclass(frozen=True, eq=False)
-class LowDoseSlab:
-    """Slices of CT at low dose, on the network's scale, float16, [K, J, I] each.
+class TrainingSlab:
+    """Slices to learn from, on the network's scale, float16, [K, J, I] each.
 
     Attributes:
         noisy, filtered: before and after the methods that precede the network.
@@ -91,7 +91,7 @@ class SlabMaker:
     synthetic: float
     seed: int
 
-    def make(self, number: int) -> list[LowDoseSlab]:
+    def make(self, number: int) -> list[TrainingSlab]:
         """Make the slab of this number."""
         rng = np.random.default_rng([self.seed, 4, number])
         if not self.volumes or rng.random() < self.synthetic:
@@ -101,7 +101,7 @@ class SlabMaker:
             is_wide = False
         scanner = CtScanner.draw(rng)
         clean = scanner.shown(clean).copy()
-        share = _plant(clean, spacing, rng)
+        share = plant(clean, spacing, rng)
         noise = scanner.noise(clean, spacing, rng)
         tissue = clean > _TISSUE_HU
         if not is_wide and rng.random() < _OTHER_SIGMA and tissue.any():
@@ -114,10 +114,9 @@ class SlabMaker:
             level = float(noise[tissue].std()) * np.exp(_SIGMA_ERROR * rng.standard_normal())
             measured = measured.at_level(float(level))
         filtered = _denoised(noisy, measured, spacing, self.first)
-        weight = np.round(16 * (1 + _LESION_WEIGHT * share)).astype(np.uint8)
         images = (noisy, filtered, measured[: len(noisy)], clean)
         scaled = [(image / _HU).astype(np.float16) for image in images]
-        return [LowDoseSlab(scaled[0], scaled[1], scaled[2], scaled[3], weight, tissue)]
+        return [TrainingSlab(scaled[0], scaled[1], scaled[2], scaled[3], weight_of(share), tissue)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,21 +135,24 @@ class PatchBatch:
     weight: Tensor
 
 
-def batch_of(draw: Callable[[], LowDoseSlab], count: int, rng: np.random.Generator) -> PatchBatch:
+def batch_of(
+    draw: Callable[[], TrainingSlab], count: int, rng: np.random.Generator, turn: int = 1
+) -> PatchBatch:
     """Cut patches, turned and mirrored at random.
 
     Args:
         draw: draws a slab.
         count: of the patches.
         rng: draws their places.
+        turn: quarters that patches are turned by, or a multiple; 2 where rows have to stay rows.
     """
-    patches = [_patch(draw(), rng) for _ in range(count)]
+    patches = [_patch(draw(), rng, turn) for _ in range(count)]
     columns = [np.stack(column).astype(np.float32) for column in zip(*patches, strict=True)]
     noisy, filtered, sigma, clean, weight = map(torch.from_numpy, columns)
     return PatchBatch(noisy, filtered, sigma, clean, weight / 16)
 
 
-def _patch(slab: LowDoseSlab, rng: np.random.Generator) -> tuple[Array, ...]:
+def _patch(slab: TrainingSlab, rng: np.random.Generator, turn: int) -> tuple[Array, ...]:
     """Cut a patch of a slab, with much tissue."""
     count, rows, columns = slab.clean.shape
     for _ in range(_TRIES):
@@ -164,9 +166,14 @@ def _patch(slab: LowDoseSlab, rng: np.random.Generator) -> tuple[Array, ...]:
         near = near[::-1]
     parts = [slab.noisy[near][:, *at], slab.filtered[near][:, *at]]
     parts += [each[z][at] for each in (slab.sigma, slab.clean, slab.weight)]
-    turns, mirrors = int(rng.integers(4)), rng.random() < 0.5
+    turns, mirrors = turn * int(rng.integers(4)), rng.random() < 0.5
     turned = [np.rot90(part, turns, axes=(-2, -1)) for part in parts]
     return tuple(part[..., ::-1] if mirrors else part for part in turned)
+
+
+def weight_of(share: Floats) -> Array:
+    """Return the weight of the loss, where lesions fill a share of voxels."""
+    return np.round(16 * (1 + _LESION_WEIGHT * share)).astype(np.uint8)
 
 
 def _synthetic(rng: np.random.Generator) -> tuple[Floats, Triple, bool]:
@@ -204,8 +211,15 @@ def _denoised(noisy: Floats, noise: NoiseEstimate, spacing: Triple, method: Deno
     return result
 
 
-def _plant(clean: Floats, spacing: Triple, rng: np.random.Generator) -> Floats:
-    """Add faint ellipsoids to tissue, in place; returns how much of each voxel they fill."""
+def plant(clean: Floats, spacing: Triple, rng: np.random.Generator) -> Floats:
+    """Add faint ellipsoids to tissue, in place.
+
+    Args:
+        clean: [K, J, I], HU.
+        spacing: mm along i, j, k.
+        rng: of all that is drawn.
+    Returns how much of each voxel they fill, 0 to 1.
+    """
     filled = np.zeros_like(clean)
     places = np.argwhere((clean > -200) & (clean < 200))
     if not len(places):

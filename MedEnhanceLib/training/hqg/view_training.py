@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,9 @@ from MedEnhanceLib.training.hqg.enhancer_export import export_with_view
 from MedEnhanceLib.training.hqg.targets import matching_volumes
 from MedEnhanceLib.training.hqg.view_slabs import (
     CleanVolume,
-    LowDoseSlab,
     PatchBatch,
     SlabMaker,
+    TrainingSlab,
     batch_of,
 )
 
@@ -40,6 +41,8 @@ _MOST_ERROR = 4.0
 #: Added to the mean square error of the filter, in σ², that the network's is relative to.
 _FLOOR = 0.02
 _LEAST_SLICES, _LEAST_SIDE = 8, 96
+#: Patches of a slab that are compared; weight from which a pixel is of a lesion; least error.
+_COMPARED, _LESION, _LEAST_ERROR = 4, 2.0, 1e-12
 
 
 def train_view(config: TrainConfig, data: Path, out: Path, device: str, monitor: Monitor) -> Path:
@@ -61,32 +64,62 @@ def train_view(config: TrainConfig, data: Path, out: Path, device: str, monitor:
     if start.metadata.get("view") == network.config.to_json():
         network.load_state_dict(open_view_network(start).state_dict())
     move(network, device)
-    learner = Learner(network.train(), config.learning_rate, EMA)
     first = SetNetwork(weights=set_weights(start))
     maker = SlabMaker(volumes, first, config.synthetic if volumes else 1.0, config.seed)
-    pool: CropPool[LowDoseSlab] = CropPool(maker.make, config.crops, config.renewed_every)
-    in_steps = monitor.part(0.03, 0.97)
+    learner = Learner(network.train(), config.learning_rate, EMA)
+    loss_of, close = losses_of(network, maker.make, config, device, monitor.part(0.03, 0.97))
+    try:
+        seconds = learner.run(
+            loss_of, config.steps, out, config.to_json(), monitor.part(0.03, 0.97)
+        )
+    finally:
+        close()
+    averaged = learner.averaged()
+    move(averaged, "cpu")
+    numbers = range(FIRST_VALIDATED, FIRST_VALIDATED + config.validated)
+    gains = [
+        gain_on(maker.make(number)[0], averaged, [maker.seed, 6, number]) for number in numbers
+    ]
+    gain = float(np.mean([each[0] for each in gains]))
+    folder = out / config.name
+    export_with_view(folder, config, averaged, start=start, seconds=seconds, gain_db=gain)
+    monitor.progress(1.0, "model written")
+    return folder
+
+
+def losses_of(
+    network: ViewNet,
+    make: Callable[[int], list[TrainingSlab]],
+    config: TrainConfig,
+    device: str,
+    monitor: Monitor,
+    *,
+    turn: int = 1,
+) -> tuple[Callable[[int], tuple[Tensor, dict[str, Tensor]]], Callable[[], None]]:
+    """Return a function of a step's number that returns its loss, as `Learner.run` takes it.
+
+    Args:
+        network: on the device.
+        make: makes the slabs of a number, in any thread.
+        config: of the training.
+        device: as PyTorch names it.
+        monitor: of all steps.
+        turn: as of `batch_of`.
+    The second function ends the threads that make slabs.
+    """
+    pool: CropPool[TrainingSlab] = CropPool(make, config.crops, config.renewed_every)
 
     def loss_of(number: int) -> tuple[Tensor, dict[str, Tensor]]:
         rng = np.random.default_rng([config.seed, 5, number])
-        place = in_steps.part(number / config.steps, number / config.steps)
-        batch = on_device(batch_of(lambda: pool.draw(number, rng, place), _BATCH, rng), device)
+        place = monitor.part(number / config.steps, number / config.steps)
+        batch = batch_of(lambda: pool.draw(number, rng, place), _BATCH, rng, turn)
+        batch = on_device(batch, device)
         with mixed_precision(device):
             image = network(batch.noisy, batch.filtered, batch.sigma)
         loss = relative_error(image, batch)
         return loss, {"relative error": loss}
 
-    try:
-        seconds = learner.run(loss_of, config.steps, out, config.to_json(), in_steps)
-    finally:
-        pool.close()
-    averaged = learner.averaged()
-    move(averaged, "cpu")
-    gain = _validated_gain(averaged, maker, config.validated)
-    folder = out / config.name
-    export_with_view(folder, config, averaged, start=start, seconds=seconds, gain_db=gain)
-    monitor.progress(1.0, "model written")
-    return folder
+    return loss_of, pool.close
 
 
 def relative_error(image: Tensor, batch: PatchBatch) -> Tensor:
@@ -130,17 +163,21 @@ def _volumes(config: TrainConfig, data: Path, monitor: Monitor) -> list[CleanVol
 
 
 @torch.inference_mode()
-def _validated_gain(network: ViewNet, maker: SlabMaker, count: int) -> float:
-    """Measure the mean gain of a network over the filter on new slabs, in dB."""
-    gains = []
-    for number in range(FIRST_VALIDATED, FIRST_VALIDATED + count):
-        rng = np.random.default_rng([maker.seed, 6, number])
-        slab = maker.make(number)[0]
-        batch = batch_of(lambda slab=slab: slab, 4, rng)  # type: ignore[misc]
-        image = network(batch.noisy, batch.filtered, batch.sigma)
-        errors = [
-            float((each - batch.clean).square().mean())
-            for each in (batch.filtered[:, NEIGHBORS], image)
-        ]
-        gains.append(10 * math.log10(errors[0] / max(errors[1], 1e-12)))
-    return float(np.mean(gains))
+def gain_on(slab: TrainingSlab, network: ViewNet, seed: Sequence[int]) -> tuple[float, float]:
+    """Measure the gain of a network over what precedes it.
+
+    Args:
+        slab: that no step saw.
+        network: on the CPU.
+        seed: of the patches that are compared.
+    Returns dB: of all, and in planted lesions.
+    """
+    batch = batch_of(lambda: slab, _COMPARED, np.random.default_rng(seed), turn=2)
+    image = network(batch.noisy, batch.filtered, batch.sigma)
+    errors = [(each - batch.clean).square() for each in (batch.filtered[:, NEIGHBORS], image)]
+    is_lesion = batch.weight > _LESION
+    overall, inside = (
+        [float(error[place].mean()) + _LEAST_ERROR for error in errors] if place.any() else [1, 1]
+        for place in (torch.ones_like(is_lesion), is_lesion)
+    )
+    return 10 * math.log10(overall[0] / overall[1]), 10 * math.log10(inside[0] / inside[1])

@@ -148,7 +148,6 @@ def test_a_training_stopped_in_its_first_and_last_stage_goes_on(
     ("field", "value"),
     [
         ("loss", {"unpaired": 0.0}),
-        ("low_quality", ["lq/*"]),
         ("network", {"modulation": "variational"}),
     ],
 )
