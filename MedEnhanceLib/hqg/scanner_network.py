@@ -25,7 +25,7 @@ from MedEnhanceLib.hqg.view_stage import SliceCorrector
 from MedEnhanceLib.runtime.machine import cpu_threads
 from MedEnhanceLib.runtime.ordered import ordered_map
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.scanner.invert import Inversion, consistency
+from MedEnhanceLib.scanner.invert import Inversion, contradictions
 from MedEnhanceLib.scanner.measure import scale_of, softened
 from MedEnhanceLib.scanner.scanner import Scanner
 
@@ -86,7 +86,7 @@ class ScannerModel:
         )
         facts = inversion.facts | {"network": True}
         result = replace(inversion, voxels=np.stack([*slices]), facts=facts)
-        facts["inconsistent"] = round(consistency(result, scan, sigma), 4)
+        facts["inconsistent"] = round(contradictions(result, scan, sigma)[1], 4)
         return result
 
 

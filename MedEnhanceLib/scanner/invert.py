@@ -159,12 +159,12 @@ def _corrected(
     """
     step = np.float32(1 / np.max(bias_field) ** 2)
     for _ in range(_CORRECTIONS):
-        rest = before - _filtered(values * bias_field, scanner, spacing, lambda h: h)
+        rest = before - filtered(values * bias_field, scanner.axes, spacing, lambda h: h)
         contradicting = np.count_nonzero(np.abs(rest[tissue]) > _CONTRADICTS * sigma)
         if contradicting <= _EXPLAINED * np.count_nonzero(tissue):
             break
         rest = np.sign(rest) * np.maximum(np.abs(rest) - np.float32(sigma), 0)
-        values = values + step * bias_field * _filtered(rest, scanner, spacing, lambda h: h)
+        values = values + step * bias_field * filtered(rest, scanner.axes, spacing, lambda h: h)
     return values
 
 
