@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +20,7 @@ from MedEnhanceLib import native
 from MedEnhanceLib.bundles.export import must_fit
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.core.arrays import WHOLE, Numbers, Region, within
+from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.filters.block_matching_run import Held, Run, Slab, in_memory
 from MedEnhanceLib.hqg.bundle import VIEW, view_weights
 from MedEnhanceLib.hqg.denoisers import Frames, Resources
@@ -106,9 +107,11 @@ class ViewNetwork(SetNetwork):
     """The set network, and then the network that sees whole slices.
 
     Attributes:
+        bundle: of both networks.
         corrector: the one that sees slices.
     """
 
+    bundle: Bundle
     corrector: SliceCorrector
     margin: ClassVar[int] = NEIGHBORS
 
@@ -118,7 +121,15 @@ class ViewNetwork(SetNetwork):
         bundle, first = resources.bundle, SetNetwork.prepared(resources)
         assert bundle is not None  # as it needs a model
         corrector = SliceCorrector.opened(bundle, first.device)
-        return cls(first.engine, weights=first.weights, device=first.device, corrector=corrector)
+        return cls(
+            first.engine, weights=first.weights, device=first.device, bundle=bundle,
+            corrector=corrector,
+        )  # fmt: skip
+
+    def _with(self, engine: block_matching.Engine) -> ViewNetwork:
+        """Return the method with another engine, and the network on its device."""
+        corrector = SliceCorrector.opened(self.bundle, engine.device)
+        return replace(self, engine=engine, device=engine.device, corrector=corrector)
 
     def _region(self, frames: Frames) -> Region:
         """Return the rows and columns that are computed: all that the view network sees."""
