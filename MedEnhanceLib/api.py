@@ -570,7 +570,7 @@ def measure_scanner(
 
     Returns:
         An object for `enhance(volume, scanner=…)`, with .low_quality and .high_quality (noise and
-        bias field), .slices, .rows and .columns (resolution), .curve (contrast), and .warnings.
+        bias field), .slices, .rows and .columns (resolution), .contrast (a curve), and .warnings.
 
     Raises:
         InputError: fewer than three volumes, a sequence, or two modalities.
