@@ -163,16 +163,19 @@ def _volumes(config: TrainConfig, data: Path, monitor: Monitor) -> list[CleanVol
 
 
 @torch.inference_mode()
-def gain_on(slab: TrainingSlab, network: ViewNet, seed: Sequence[int]) -> tuple[float, float]:
+def gain_on(
+    slab: TrainingSlab, network: ViewNet, seed: Sequence[int], *, turn: int = 1
+) -> tuple[float, float]:
     """Measure the gain of a network over what precedes it.
 
     Args:
         slab: that no step saw.
         network: on the CPU.
         seed: of the patches that are compared.
+        turn: as of `batch_of`.
     Returns dB: of all, and in planted lesions.
     """
-    batch = batch_of(lambda: slab, _COMPARED, np.random.default_rng(seed), turn=2)
+    batch = batch_of(lambda: slab, _COMPARED, np.random.default_rng(seed), turn)
     image = network(batch.noisy, batch.filtered, batch.sigma)
     errors = [(each - batch.clean).square() for each in (batch.filtered[:, NEIGHBORS], image)]
     is_lesion = batch.weight > _LESION

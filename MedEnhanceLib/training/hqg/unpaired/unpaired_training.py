@@ -126,7 +126,7 @@ def train_unpaired(
 
 def _gains(network: ViewNet, slabs: Sequence[TrainingSlab], seed: int) -> Any:
     """Measure the gains of a network over the inversion, dB [slabs, 2]: of all, and in lesions."""
-    return np.array([gain_on(slab, network, [seed, 6, n]) for n, slab in enumerate(slabs)])
+    return np.array([gain_on(slab, network, [seed, 6, n], turn=2) for n, slab in enumerate(slabs)])
 
 
 def _start(config: TrainConfig) -> Bundle:

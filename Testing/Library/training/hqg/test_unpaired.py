@@ -56,7 +56,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def keep_last(patch: pytest.MonkeyPatch) -> None:
     """Let a training keep its last weights, as if they had gained."""
     patch.setattr(unpaired_training, "_is_better", lambda *_: True)
-    patch.setattr(unpaired_training, "gain_on", lambda *_: (1.0, 1.0))
+    patch.setattr(unpaired_training, "gain_on", lambda *_, **__: (1.0, 1.0))
     patch.setattr(unpaired_training, "_VALIDATIONS", 1)
 
 
