@@ -17,7 +17,7 @@ from MedEnhanceLib.io.describe import refuse_too_large, refuse_unfit
 from MedEnhanceLib.runtime.progress import Monitor
 
 _ONE_FRAME = "Segment one frame at a time, in Python volume.frame(0)."
-_FORCE_SEGMENTER = "--force-segmenter (Python: force_segmenter=True). In Slicer: Segment anyway"
+_FORCE_SEGMENTER = "--force-segmenter (Python: force_segmenter=True)"
 _FORCE = (
     "Use a model for such images, or leave the segmentation out. To see its labels all the same, "
     f"which may be wrong everywhere: {_FORCE_SEGMENTER}."
@@ -59,8 +59,8 @@ def segment(
     """
     monitor = monitor or Monitor()
     volume = volume.single(_ONE_FRAME)
+    head = head or open_head_for(volume, config or SegmentConfig(), monitor)
     seen = volume.canonical()
-    head = head or _open_checked(volume, seen, config or SegmentConfig(), monitor)
     modality = head.segmenter.modality
     if volume.modality_is_guess and volume.modality != modality:
         volume, seen = (replace(each, modality=modality) for each in (volume, seen))
@@ -84,14 +84,9 @@ def open_head_for(
             training images and not forced.
         ModelError: no head fits.
     """
+    monitor = monitor or Monitor()
     volume = volume.single(_ONE_FRAME)
-    return _open_checked(volume, volume.canonical(), config, monitor or Monitor())
-
-
-def _open_checked(
-    volume: Volume, seen: Volume, config: SegmentConfig, monitor: Monitor
-) -> OpenHead:
-    """Open the segmenter for a single volume, `seen` in canonical order, as `open_head_for`."""
+    seen = volume.canonical()
     # Before the import of torch, which takes seconds: unusable input is refused at once.
     refuse_too_large(volume)  # first: NaN leaves the modality unknown, which no head fits
     on_request, remedy = config.force_segmenter, _FORCE_SEGMENTER

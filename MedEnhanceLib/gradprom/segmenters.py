@@ -83,20 +83,13 @@ class Segmenter(Protocol):
         warnings: that hold for every volume.
     """
 
-    @property
-    def name(self) -> str: ...  # noqa: D102 - above
-    @property
-    def origin(self) -> str: ...  # noqa: D102
-    @property
-    def modality(self) -> str: ...  # noqa: D102
-    @property
-    def anatomy(self) -> str: ...  # noqa: D102
-    @property
-    def labels(self) -> tuple[Label, ...]: ...  # noqa: D102
-    @property
-    def limits(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def warnings(self) -> tuple[str, ...]: ...  # noqa: D102
+    name: str
+    origin: str
+    modality: str
+    anatomy: str
+    labels: tuple[Label, ...]
+    limits: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     def identity(self) -> dict[str, str]:
         """Return name, kind and hash, as manifests record them."""
@@ -133,50 +126,16 @@ class OpenHead:
     placement: Any
 
 
-@dataclass(frozen=True)
 class HeadSegmenter:
     """The part of a segmenter that a head's bundle states."""
 
-    bundle: Bundle
-
-    @property
-    def name(self) -> str:
-        """The name that users give."""
-        return self.bundle.name
-
-    @property
-    def origin(self) -> str:
-        """Where it is from."""
-        return self.bundle.origin
-
-    @property
-    def modality(self) -> str:
-        """The modality of its training data."""
-        return self.bundle.modality
-
-    @property
-    def anatomy(self) -> str:
-        """The body part of its training data, or ""."""
-        return self.bundle.anatomy
-
-    @property
-    def labels(self) -> tuple[Label, ...]:
-        """The structures, as its card states them."""
-        return tuple(config_from_json(Label, each) for each in self.bundle.metadata["labels"])
-
-    @property
-    def limits(self) -> tuple[str, ...]:
-        """Limits, as its card states them."""
-        return tuple(self.bundle.metadata.get("limits", ()))
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Warnings of its card."""
-        return self.bundle.warnings
-
-    def identity(self) -> dict[str, str]:
-        """Return name, version and hash."""
-        return self.bundle.identity()
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle, metadata = bundle, bundle.metadata
+        self.name, self.origin = bundle.name, bundle.origin
+        self.modality, self.anatomy = bundle.modality, bundle.anatomy
+        self.labels = tuple(config_from_json(Label, each) for each in metadata["labels"])
+        self.limits, self.warnings = tuple(metadata.get("limits", ())), bundle.warnings
+        self.identity = bundle.identity
 
     def opened(self, open_model: Callable[[Bundle], Model]) -> Model:
         """Return what a function makes of the bundle; it stays loaded between jobs."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +25,7 @@ from MedEnhanceLib.gradprom.structures.space import (
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.learning.precision import mixed_precision
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.machine import itk_on_one_thread
 
 # Chosen in trials (decision 0075); no table isolates them. Measured by Benchmarks/segmentation.py.
 #: Slices that are resampled at once.
@@ -120,14 +120,11 @@ def resampling(volume: Volume, size: Sequence[int], voxel_mm: float) -> tuple[Te
     """
     parts = []
     for count, mm, sides in zip(volume.shape, volume.spacing[::-1], size, strict=True):
-        blurred = smooth(torch.eye(count), coarsening(mm, voxel_mm), 1)
+        # To the resolution of such voxels, where they are coarser.
+        sigma = float(max(0.0, (voxel_mm / mm) ** 2 - 1) ** 0.5 / 2.355)
+        blurred = smooth(torch.eye(count), sigma, 1)
         parts.append(F.interpolate(blurred[None], size=sides, mode="linear")[0].T.contiguous())
     return tuple(parts)
-
-
-def coarsening(mm: float, voxel_mm: float) -> float:
-    """Return the σ, in voxels of side `mm`, of the blur to the resolution of voxels of a side."""
-    return float(max(0.0, (voxel_mm / mm) ** 2 - 1) ** 0.5 / 2.355)
 
 
 def locate(scan: CoarseScan, model: StructureModel) -> Location | None:
@@ -341,7 +338,7 @@ def register(
             return 0.0
 
     best, best_value = starts[0], 0.0
-    with _one_thread(sitk):
+    with itk_on_one_thread:  # the metric has no number of threads of its own
         for start in sorted(starts, key=value_of)[:_RUNS]:
             method = method_from(start)
             try:
@@ -359,20 +356,6 @@ def register(
             if value < best_value:
                 best, best_value = affine, value
     return best, -best_value
-
-
-@contextmanager
-def _one_thread(sitk: Any) -> Iterator[None]:
-    """Run registrations in one thread: sums in another order would lead elsewhere.
-
-    Their metric has no number of threads of its own.
-    """
-    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    try:
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
 
 
 def _template(model: StructureModel) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,7 @@ class StructureModel:
         locator, corrector: the networks.
         limits: numbers beyond which a volume is refused, by name; {} for none measured.
         quality: expected Dice by structure: its changes by certainty and by the mutual information
-            of the placement, and an offset.
+            of the placement, an offset, and the highest.
         sizes: factors of the probabilities of classes, since training may weight these by size.
         volume_interval: factors of a volume between which another reader's is expected, by
             structure.
@@ -44,7 +44,7 @@ class StructureModel:
     locator: Locator
     corrector: Corrector
     limits: Mapping[str, float]
-    quality: Mapping[str, tuple[float, float, float]]
+    quality: Mapping[str, tuple[float, float, float, float]]
     sizes: Mapping[str, float] = field(default_factory=dict)
     volume_interval: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -83,7 +83,7 @@ def open_structures(bundle: Bundle) -> StructureModel:
         locator=locator.eval().requires_grad_(False),
         corrector=corrector.eval().requires_grad_(False),
         limits=fields.get("limits", {}),
-        quality={name: (a, b, c) for name, (a, b, c) in fields.get("quality", {}).items()},
+        quality={name: (a, b, c, d) for name, (a, b, c, d) in fields.get("quality", {}).items()},
         sizes=fields.get("sizes", {}),
         volume_interval={
             name: (a, b) for name, (a, b) in bundle.metadata.get("volume_interval", {}).items()

@@ -71,12 +71,6 @@ class TrainHeadConfig(NetworkTrainingConfig):
         "right on average on these, and no network learns from them; empty: on painted scans",
         metavar="DIR",
     )
-    start: str = option(
-        "",
-        help="name or folder of a head whose networks the training goes on from; it needs the same "
-        "structures and tissues; empty: from random weights",
-        metavar="NAME",
-    )
     name: str = "structures"
     # Chosen in trials (decision 0075). Measured as a whole by Benchmarks/segmentation.py.
     steps: int = option(9000, help="of the optimizer of the corrector", low=0, high=10_000_000)

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.export import record_fields
-from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
 from MedEnhanceLib.gradprom.structures.correcting import posteriors
 from MedEnhanceLib.gradprom.structures.model import StructureModel
@@ -70,7 +69,6 @@ def train_head(
     monitor: Monitor | None = None,
     *,
     enhancer: Enhancer | None = None,
-    start: StructureModel | None = None,
 ) -> Path:
     """Train a head from label maps, export its bundle, and measure it on painted scans.
 
@@ -81,7 +79,6 @@ def train_head(
             checkpoint there.
         monitor: progress, metrics and cancelling.
         enhancer: of the configuration; None if it names none.
-        start: the head that the configuration goes on from; None if it names none.
     Returns:
         The bundle's folder, `out/<name>`.
     Raises:
@@ -112,20 +109,18 @@ def train_head(
     torch.manual_seed(config.seed)
     locator = Locator(config.locator_widths)
     corrector = Corrector(len(anatomy.classes), config.widths)
-    if start is not None:
-        _go_on(start, anatomy, locator, corrector)
     steps = next(parts)
     locator = _train_locator(config, locator, painter, anatomy, device, out / "locator", steps)
     steps = next(parts)
     corrector, seconds = _train_corrector(config, corrector, painter, device, out, steps, enhancer)
     model = StructureModel(config.name, anatomy, space, locator, corrector, {}, {})
     measured: dict[str, Any] = {}
-    sizing = next(parts)
+    sizing, overlap = next(parts), None
     if sized:
-        model = replace(model, sizes=fit_sizes(model, sized, config.modality, sizing))
+        model, overlap = fit_sizes(model, sized, config.modality, sizing)
     if held_out:
         others = Painter(maps[drawn:], placements[drawn:], space, anatomy)
-        model, measured = measure(model, others, config, next(parts))
+        model, measured = measure(model, others, config, next(parts), overlap)
     counts = count, sum(len(item.images) for item in maps), len(sized)
     bundle = export_structures(out / config.name, config, model, counts, seconds, enhancer)
     if measured:
@@ -156,23 +151,6 @@ def _parts(
     costs += [_SIZE_S * sized, _MEASURE_S * bool(held_out)]
     ends = [end / sum(costs) for end in accumulate(costs, initial=0.0)]
     return (monitor.part(first, last) for first, last in pairwise(ends))
-
-
-def _go_on(start: StructureModel, anatomy: Anatomy, locator: Locator, corrector: Corrector) -> None:
-    """Take over the weights of a head's locator and corrector."""
-    if start.anatomy.classes != anatomy.classes:
-        raise ConfigError(
-            f"start: the head {start.name} has other structures than these label maps",
-            "Give the tissues and structures that it was trained with, or leave start out.",
-        )
-    try:
-        locator.load_state_dict(start.locator.state_dict())
-        corrector.load_state_dict(start.corrector.state_dict())
-    except RuntimeError as cause:
-        raise ConfigError(
-            f"start: the networks of the head {start.name} have other widths",
-            "Leave out widths and locator_widths.",
-        ) from cause
 
 
 def _train_locator(

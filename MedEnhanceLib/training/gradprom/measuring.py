@@ -21,9 +21,11 @@ from MedEnhanceLib.gradprom.structures.model import ALL, StructureModel
 from MedEnhanceLib.gradprom.structures.networks import VOXEL_MM, scale_of
 from MedEnhanceLib.gradprom.structures.segmenting import find_unlike, segment_painted
 from MedEnhanceLib.gradprom.structures.space import Placement, index_grid
+from MedEnhanceLib.noise.sequence import MAD
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.training.gradprom.painting import Painted, Painter
+from MedEnhanceLib.training.gradprom.sizes import Overlap
 
 # Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/segmentation.py.
 #: What lies within this share of the painted scans' range is usual.
@@ -38,8 +40,6 @@ _MEASURED, _LARGER = 12, 32
 _FARTHEST_MM, _TURN = 16.0, 0.01
 #: Share of the structures from which a voxel counts; credible powers of sizes.
 _NEAR, _POWERS = 0.01, [number / 20 for number in range(17)]
-#: σ of normal values over the median of their distances to the median.
-_SIGMA = 1.4826
 #: Rounds in which weights of the errors of expected Dice settle; an error that counts in full.
 _ROUNDS, _USUAL = 8, 0.05
 #: Credible changes of true Dice by certainty and by mutual information.
@@ -93,7 +93,11 @@ class _Seen:
 
 
 def measure(
-    model: StructureModel, painter: Painter, config: TrainHeadConfig, monitor: Monitor
+    model: StructureModel,
+    painter: Painter,
+    config: TrainHeadConfig,
+    monitor: Monitor,
+    labeled: Overlap | None = None,
 ) -> tuple[StructureModel, dict[str, Any]]:
     """Measure a head on painted scans of held-out maps.
 
@@ -102,6 +106,7 @@ def measure(
         painter: of maps that were not trained on.
         config: of the training.
         monitor: progress and cancelling.
+        labeled: Dice of the model on labeled images, if there are any.
     Returns the model with its limits (beyond which a volume is refused), sizes, intervals of
     volumes and quality (how Dice follows from certainty and placement), and fields of the card.
     """
@@ -133,7 +138,7 @@ def measure(
     information = np.array([seen.location.information for seen in scans])
     model = replace(
         model,
-        quality=_calibration(names, true, expected, information),
+        quality=_calibration(names, Overlap(true, expected, information), labeled),
         volume_interval=volume_intervals((*names, ALL), volumes),
     )
     rows = [
@@ -208,7 +213,7 @@ def volume_intervals(names: Sequence[str], ratios: Doubles) -> dict[str, tuple[f
     """
     logs, count = np.log(np.maximum(ratios, 1e-3)), np.isfinite(ratios).sum(0)
     middle = np.nanmedian(logs, 0)
-    reach = 2 * _SIGMA * np.nanmedian(abs(logs - middle), 0) * np.sqrt(1 + 1 / np.maximum(count, 1))
+    reach = 2 * MAD * np.nanmedian(abs(logs - middle), 0) * np.sqrt(1 + 1 / np.maximum(count, 1))
     low, high = np.minimum(middle - reach, 0), np.maximum(middle + reach, 0)
     ends = np.exp([low, high]).round(3).T.tolist()
     return {
@@ -219,27 +224,34 @@ def volume_intervals(names: Sequence[str], ratios: Doubles) -> dict[str, tuple[f
 
 
 def _calibration(
-    names: Sequence[str], true: Doubles, expected: Doubles, information: Doubles
-) -> dict[str, tuple[float, float, float]]:
+    names: Sequence[str], painted: Overlap, labeled: Overlap | None
+) -> dict[str, tuple[float, float, float, float]]:
     """Fit true Dice by expected and by mutual information: two slopes, offsets of structures.
 
+    Slopes are those of all scans; offsets those of labeled images, as painted scans are harder.
+    No more than the highest Dice that was measured is expected.
     Large errors count less, since few painted scans fail, and those entirely.
 
     Args:
         names: of the structures.
-        true: [scans, structures], NaN where one is not shown.
-        expected: the same.
-        information: [scans].
+        painted: Dice on painted scans.
+        labeled: Dice on labeled images, if there are any.
     """
-    rows, group = np.nonzero(np.isfinite(true) & np.isfinite(expected))
-    y = true[rows, group]
-    x = np.stack([expected[rows, group], information[rows]])
+    pieces = []
+    for column, part in zip((0, len(names)), (painted, labeled), strict=True):
+        if part is not None:
+            scan, structure = np.nonzero(np.isfinite(part.true) & np.isfinite(part.expected))
+            dice = part.true[scan, structure], part.expected[scan, structure]
+            pieces.append(np.stack([column + structure, *dice, part.information[scan]]))
+    numbers, y, *lines = np.concatenate(pieces, 1)
+    x = np.stack(lines)
+    group, count = numbers.astype(int), 2 * len(names)
     weight = np.ones(len(y))
-    slopes, offsets = np.zeros(2), np.zeros(len(names))
+    slopes, offsets = np.zeros(2), np.zeros(count)
 
     def mean(values: Doubles) -> Doubles:
-        total = np.bincount(group, weight, len(names))
-        result: Doubles = np.bincount(group, weight * values, len(names)) / np.maximum(total, 1e-6)
+        total = np.bincount(group, weight, count)
+        result: Doubles = np.bincount(group, weight * values, count) / np.maximum(total, 1e-6)
         return result
 
     for _ in range(_ROUNDS):
@@ -249,12 +261,13 @@ def _calibration(
         offsets = mean(y - slopes @ x)
         error = abs(y - slopes @ x - offsets[group])
         weight = _USUAL / np.maximum(error, _USUAL)
-    counts = np.bincount(group, minlength=len(names))
-    return {
-        name: (round(float(slopes[0]), 4), round(float(slopes[1]), 4), round(float(offset), 4))
-        for name, offset, shown in zip(names, offsets, counts, strict=True)
-        if shown >= _LEAST_SCANS
-    }
+    shown = np.bincount(group, minlength=count) >= _LEAST_SCANS
+    quality: dict[str, tuple[float, float, float, float]] = {}
+    for number in map(int, np.flatnonzero(shown)):  # those of labeled images come last
+        fit = *slopes, offsets[number], y[group == number].max()
+        first, second, third, most = (round(float(each), 4) for each in fit)
+        quality[names[number % len(names)]] = first, second, third, most
+    return quality
 
 
 def _limits(config: TrainHeadConfig, found: Sequence[_Seen]) -> dict[str, float]:

@@ -88,6 +88,8 @@ class Painter:
         self._centers = [_center(item, anatomy) for item in maps]
         self._growth = [_growth(item, anatomy) for item in maps]
         self._classes = torch.from_numpy(anatomy.tissue_classes)
+        right, left = torch.from_numpy(anatomy.values)
+        self._has_side = (right != left)[self._classes.long()]
 
     def draw(
         self,
@@ -154,14 +156,9 @@ class Painter:
         index, inside = self._index(number, at)
         value = self._flat[number][index]
         tissue = (value & 127).masked_fill(~inside, 0)
-        has_side = self._sided[tissue.long()] & inside
+        has_side = self._has_side[tissue.long()] & inside
         left = torch.where(has_side, value >> 7, NO_SIDE)
         return tissue, left, inside, inside & (value == UNLABELED)
-
-    @property
-    def _sided(self) -> Tensor:
-        values = torch.from_numpy(self._anatomy.values)
-        return (values[0] != values[1])[self._classes.long()]
 
     def _index(self, number: int, at: Tensor) -> tuple[Tensor, Tensor]:
         place = self._place(number, at).round_()

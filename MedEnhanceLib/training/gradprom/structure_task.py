@@ -330,6 +330,5 @@ class _Scene:
 
 def _part(values: Tensor, axis: int, first: int, count: int) -> Tensor:
     """Cut a range of an axis, which may begin and end beyond it: 0 there."""
-    before, after = max(0, -first), max(0, first + count - values.shape[axis])
-    padding = [0, 0] * (values.dim() - 1 - axis) + [before, after]
-    return F.pad(values, padding).narrow(axis, first + before, count)
+    ends = [-first, first + count - values.shape[axis]]
+    return F.pad(values, [0, 0] * (values.dim() - 1 - axis) + ends)

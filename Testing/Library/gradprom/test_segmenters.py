@@ -16,6 +16,7 @@ from Library.label_maps import label_map
 from Library.small_head import write_small_head
 from Library.storages import SOME, restored, stored
 from Library.stripes import KIND, RECIPE, Stripes
+from matplotlib.image import imread
 from pydicom import dcmread
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
@@ -42,6 +43,25 @@ class TestStructures(SegmenterTests):
     @pytest.fixture
     def config(self, tmp_path: Path) -> SegmentConfig:
         return SegmentConfig(model=str(write_small_head(tmp_path)))
+
+
+@pytest.mark.slow
+def test_a_head_looks_at_a_very_noisy_volume_without_its_noise(tmp_path: Path) -> None:
+    config = SegmentConfig(model=str(write_small_head(tmp_path)), device="cpu")
+    anatomy, rng = 10.0 * label_map(0).voxels, np.random.default_rng(0)
+    grid = Geometry((4.0, 4.0, 4.0))
+    clean, noisy = (
+        Volume(np.abs(anatomy + rng.normal(0, sigma, anatomy.shape)), grid, modality="MR")
+        for sigma in (1, 300)
+    )
+    head = gradprom.open_head_for(noisy, config)
+
+    labels = gradprom.segment(noisy, head=head)
+
+    better = me.enhance(noisy, device="cpu").volume
+    assert np.array_equal(labels.volume.voxels, gradprom.segment(better, head=head).volume.voxels)
+    assert "its noise was removed before it was segmented" in labels.warning
+    assert "noise" not in gradprom.segment(clean, config).warning
 
 
 @pytest.mark.slow
@@ -150,6 +170,31 @@ def test_a_table_of_volumes_has_sides_intervals_and_the_total(
     assert main(wrong) == EndingError.exit_status
     result = me.segment(load(scan, modality="MR"), model=stripes)
     assert result.intracranial is not None and "low_ml" in result.table[5]
+
+
+def test_a_picture_of_the_labels_is_written_on_request(
+    scan: Path, stripes: str, tmp_path: Path
+) -> None:
+    picture, labels = tmp_path / "labels.png", tmp_path / "labels.nii.gz"
+    command = ["segment", str(scan), str(labels), "--model", stripes, "--picture", str(picture)]
+    assert main(command) == 0
+    height, width, colors = imread(picture).shape
+    assert min(height, width) > 300 and colors in (3, 4)
+    again = tmp_path / "again.nii.gz"
+    assert main([*command[:2], str(again), *command[3:]]) == OutputError.exit_status
+    other = [*command[:2], str(again), *command[3:-1], str(tmp_path / "labels.jpg")]
+    assert main(other) == EndingError.exit_status
+    assert not again.exists()  # refused before anything is segmented
+
+
+def test_a_report_shows_volumes_with_and_without_an_interval(
+    scan: Path, stripes: str, tmp_path: Path
+) -> None:
+    labels, report = str(tmp_path / "labels.nii.gz"), tmp_path / "report"
+    command = ["enhance", str(scan), str(tmp_path / "better.nii.gz"), "--segment", labels]
+    assert main([*command, "--segmenter", stripes, "--report", str(report)]) == 0
+    page = (report / "index.html").read_text(encoding="utf-8")
+    assert "From, ml" in page and "caudate" in page.lower()
 
 
 def test_a_map_that_the_model_cannot_make_is_warned_of(

@@ -126,7 +126,7 @@ def test_sizes_from_images_make_the_volumes_of_their_labels(
     model = StructureModel("toy", anatomy, *[None] * 3, {}, {})
 
     labeled = find_labeled_images(tmp_path)
-    fitted = replace(model, sizes=fit_sizes(model, labeled, "MR", Monitor()))
+    fitted, overlap = fit_sizes(model, labeled, "MR", Monitor())
 
     def core(each: StructureModel) -> float:
         sized = replace(window, share=each.weighted(window.share))
@@ -136,3 +136,8 @@ def test_sizes_from_images_make_the_volumes_of_their_labels(
     true = np.isin(truth, (heads.LEFT_CORE, heads.RIGHT_CORE)).sum()
     assert core(model) > 1.2 * true
     assert core(fitted) == pytest.approx(true, rel=0.05)
+    # The Dice of these images, beside what the classes let expect.
+    assert overlap.true.shape == overlap.expected.shape == (1, 3)
+    assert (overlap.true[0, :2] > 0.99).all()
+    assert (overlap.expected < overlap.true).any()
+    assert overlap.information.tolist() == [1.0]

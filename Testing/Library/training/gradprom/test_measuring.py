@@ -16,6 +16,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.gradprom import measuring
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.training.gradprom.painting import Painted, smooth_all
+from MedEnhanceLib.training.gradprom.sizes import Overlap
 
 #: Power of their sizes by which the made-up head underrates structures.
 _POWER = 0.4
@@ -56,17 +57,23 @@ class _Head:
         return share / share.sum(0), 0.2
 
 
-@pytest.fixture(scope="module")
-def measured() -> tuple[StructureModel, list[dict[str, Any]]]:
-    """The model as it was measured, and the rows of its card."""
+def _measured(labeled: Overlap | None) -> tuple[StructureModel, list[dict[str, Any]]]:
+    """Measure; returns the model, and the rows of its card."""
     head = _Head()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measuring, "_MEASURED", 8)
         patch.setattr(measuring, "_EACH", 1)
         for name in ("locate", "register_from", "segment_painted"):
             patch.setattr(measuring, name, getattr(head, name))
-        model, card = measuring.measure(head.model, head, TrainHeadConfig(), Monitor())  # type: ignore[arg-type]
+        args: Any = head.model, head, TrainHeadConfig(), Monitor(), labeled
+        model, card = measuring.measure(*args)
     return model, card["measured"]
+
+
+@pytest.fixture(scope="module")
+def measured() -> tuple[StructureModel, list[dict[str, Any]]]:
+    """The model as it was measured on painted scans alone, and the rows of its card."""
+    return _measured(None)
 
 
 def test_small_structures_that_are_overrated_get_their_volumes(
@@ -93,9 +100,19 @@ def test_probabilities_with_sizes_add_up_to_one(
 def test_the_expected_dice_falls_where_the_placement_errs(
     measured: tuple[StructureModel, list[dict[str, Any]]],
 ) -> None:
-    of_certainty, of_placement, offset = measured[0].quality["core"]
+    of_certainty, of_placement, offset, _ = measured[0].quality["core"]
     assert of_certainty > 0 and of_placement >= 0
     certain, doubtful = (
         of_certainty * x + of_placement * m + offset for x, m in ((0.85, 0.95), (0.6, 0.7))
     )
     assert doubtful < certain - 0.1
+
+
+def test_where_images_have_labels_the_expected_dice_is_theirs() -> None:
+    """Painted scans are harder: their offsets are too low for images."""
+    true = np.tile([0.95, 0.6, 0.9], (4, 1))
+    model, _ = _measured(Overlap(true, np.full((4, 3), 0.8), np.ones(4)))
+    for name, dice in zip(("half", "core", "Stem"), true[0], strict=True):
+        of_certainty, of_placement, offset, most = model.quality[name]
+        assert most == dice
+        assert of_certainty * 0.8 + of_placement + offset == pytest.approx(dice, abs=0.01)
