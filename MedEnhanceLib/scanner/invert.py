@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Doubles, Floats, Mask
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters.bias_field import measure_bias_field
 from MedEnhanceLib.runtime.progress import Monitor, attend
@@ -102,8 +102,8 @@ def invert(
         if step not in without and not (is_absolute and step in ("field", "curve"))
     )  # fmt: skip
     spacing = scan.geometry.spacing[::-1]
-    before = scan.voxels.astype(np.float32)
-    values = denoised if "noise" in steps else before
+    noisy = scan.voxels.astype(np.float32)
+    values = denoised if "noise" in steps else noisy
     facts: dict[str, Any] = {"steps": list(steps), "volumes": len(scanner.high_quality.files)}
     removed: Floats | float = 1.0
     if "field" in steps:
@@ -118,14 +118,16 @@ def invert(
         removed = np.exp(np.float32(share) * log_field)
         values = values / removed
         facts["field"] = {"deviation": round(deviation, 3), "share": round(share, 2)}
-    before = before / removed
+    before = noisy / removed
     tissue = _tissue_in(values, scan)
+    noise = _root_mean_square(((values - before) * removed)[tissue])
+    facts["noise_changed"] = float(f"{noise:.3g}")
     if "resolution" in steps:
         constant = _constant(values, before, tissue, sigma, steps)
         values = filtered(
             values, scanner.axes, spacing, lambda h: (1 + constant) * h / (h**2 + constant)
         )
-        values = _corrected(values, before, removed, tissue, scanner, spacing, sigma)
+        values = _corrected(values, noisy, removed, tissue, scanner, spacing, sigma)
         facts["resolution"] = {"constant": round(constant, 3)}
     values = values if is_absolute else np.maximum(values, 0)
     scale = 1.0
@@ -145,7 +147,7 @@ def invert(
 
 def _corrected(
     values: Floats,
-    before: Floats,
+    noisy: Floats,
     bias_field: Floats | float,
     tissue: Mask,
     scanner: Scanner,
@@ -159,7 +161,7 @@ def _corrected(
     """
     step = np.float32(1 / np.max(bias_field) ** 2)
     for _ in range(_CORRECTIONS):
-        rest = before - filtered(values * bias_field, scanner.axes, spacing, lambda h: h)
+        rest = noisy - filtered(values * bias_field, scanner.axes, spacing, lambda h: h)
         contradicting = np.count_nonzero(np.abs(rest[tissue]) > _CONTRADICTS * sigma)
         if contradicting <= _EXPLAINED * np.count_nonzero(tissue):
             break
@@ -191,11 +193,15 @@ def _tissue_in(values: Floats, scan: Volume) -> Mask:
     return tissue_of(softened(values, scan.geometry.spacing[::-1]))
 
 
+def _root_mean_square(change: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(change), dtype=float)))
+
+
 def _constant(
     values: Floats, before: Floats, tissue: Mask, sigma: float, steps: Collection[str]
 ) -> float:
     """Choose the constant of the Wiener filter by the noise that is left."""
-    change = float(np.sqrt(np.mean(np.square(values - before)[tissue], dtype=float)))
+    change = _root_mean_square((values - before)[tissue])
     left = max(np.sqrt(max(sigma**2 - change**2, 0.0)), _LEFT * sigma)
     ratio = (left if "noise" in steps else sigma) / max(float(values[tissue].std()), 1e-12)
     return float(np.clip(_CONSTANT * ratio**2, *_LIMITS))

@@ -17,6 +17,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
+from operator import itemgetter, length_hint
 from typing import cast
 
 import numpy as np
@@ -42,6 +44,8 @@ from MedEnhanceLib.scanner.scanner import (
 
 #: Fewest volumes of a pool, and those from which no warning stands in the result.
 FEWEST, ENOUGH = 3, 10
+#: Share of the time that measuring each volume alone takes.
+_MEASURING = 0.85
 #: Most slices, rows and columns of a volume that are compared, around its center.
 _PART = (96, 192, 192)
 #: σ in mm of the blur before intensities are compared.
@@ -52,6 +56,10 @@ _TISSUE, _INSIDE = 0.1, 0.95
 _QUANTILES, _INTENSITIES = np.linspace(0.02, 0.99, 33), np.linspace(0, 1, 41)
 #: Least slope of the curve, over its mean slope: its inverse is not to amplify more than this.
 _LEAST_SLOPE = 0.25
+#: Misfit of the curve up to which anatomy is alike: .03 at most in random pools of extremities,
+#: .04 and more in brains of few patients and where the pools were divided by their fat (decision
+#: 0112).
+_ALIKE = 0.035
 #: Passes of N4.
 PASSES = 3
 #: Frequencies of a resolution; share of them that the lowest ones are, whose transfer is 1.
@@ -126,40 +134,52 @@ def measure_scanner(
 ) -> Scanner:
     """Measure how one source of volumes differs from another.
 
+    A scan counts once; one that is in both pools, also under another name, in neither.
+
     Args:
-        low_quality: single volumes of the scanner; loaded one by one if they are a generator.
+        low_quality: single volumes of the scanner, loaded one by one if it loads them; where their
+            number is known, so is the remaining time.
         high_quality: those that they are compared with: same modality and body part, other
             patients.
-        monitor: receives progress; may cancel.
+        monitor: receives progress and warnings; may cancel.
     Raises InputError for fewer than three volumes, sequences, and pools of different modality.
     """
     monitor = monitor or Monitor()
-    pools, modalities = list[list[_Examined]](), set[ModalityName]()
-    for name, volumes in (("low", low_quality), ("high", high_quality)):
-        pool = list[_Examined]()
+    count = length_hint(low_quality, ENOUGH) + length_hint(high_quality, ENOUGH)
+    low, good, shared = dict[bytes, _Examined](), dict[bytes, _Examined](), dict[bytes, str]()
+    modalities, done = set[ModalityName](), 0
+    for name, pool, volumes in (("low", low, low_quality), ("high", good, high_quality)):
         for volume in volumes:
-            done = 0.4 * (len(pools) + len(pool) / (len(pool) + ENOUGH))
-            monitor.progress(done, f"measuring {name}-quality volume {len(pool) + 1}")
+            stage = f"measuring volume {done + 1} of {max(count, done + 1)}"
+            monitor.progress(_MEASURING * min(done / max(count, 1), 1), stage)
             modalities.add(cast(ModalityName, volume.modality))
-            pool.append(_look(volume, monitor))
-        if len(pool) < FEWEST:
+            volume = volume.single().canonical().compact()
+            digest = sha256(np.ascontiguousarray(volume.voxels, np.float32).data).digest()
+            if pool is good and digest in low:
+                shared[digest] = f"{low[digest].name} and {volume.path.name}"
+                monitor.warn(f"{shared[digest]}: the same scan is in both pools: left out")
+            else:
+                pool[digest] = pool.get(digest) or _look(volume, monitor)
+            done += 1
+        sizes = {"low": len(low) - len(shared), name: len(pool)}
+        name, size = min(sizes.items(), key=itemgetter(1))
+        if size < FEWEST:
             raise InputError(
-                f"the {name}-quality pool has {len(pool)} volumes, and a scanner is measured from "
-                f"{FEWEST} or more",
+                f"the {name}-quality pool has {size} volumes of its own, and a scanner is measured "
+                f"from {FEWEST} or more",
                 f"Give volumes of {ENOUGH} patients or more.",
             )
-        pools.append(pool)
+    kept = [look for digest, look in low.items() if digest not in shared]
     if len(modalities) > 1 or not {"MR", "CT"} >= modalities:
         raise InputError(
             f"the pools are of {' and '.join(sorted(modalities))}",
             "Give MR alone, or CT alone; state it with --modality.",
         )
-    return _compared(pools[0], pools[1], modalities.pop(), monitor)
+    return _compared(kept, [*good.values()], modalities.pop(), monitor)
 
 
 def _look(volume: Volume, monitor: Monitor) -> _Examined:
-    """Measure one volume alone."""
-    volume = volume.single().canonical().compact()
+    """Measure one volume alone, in canonical order."""
     refuse_not_finite(volume)
     if min(volume.shape) < BLOCK or volume.voxels.max() <= 0:
         raise InputError(
@@ -197,12 +217,18 @@ def _compared(
     low: Sequence[_Examined], good: Sequence[_Examined], modality: ModalityName, monitor: Monitor
 ) -> Scanner:
     """Compare the pools."""
-    monitor.progress(0.8, "comparing the pools")
-    contrast = None if modality == "CT" else _contrast(low, good)
-    transfers = _transfers(low, good, contrast)
+    monitor.progress(_MEASURING, "comparing the pools")
+    contrast, misfit = (None, 0.0) if modality == "CT" else _contrast(low, good)
+    transfers = _transfers(low, good, contrast, monitor.part(_MEASURING, 1.0))
     counts = Counter(warning for look in low for warning in look.warnings)
-    few = min(len(low), len(good))
-    warnings = () if few >= ENOUGH else (f"a pool has {few} volumes: use {ENOUGH} or more",)
+    few, warnings = min(len(low), len(good)), list[str]()
+    if few < ENOUGH:
+        warnings.append(f"a pool has {few} volumes: use {ENOUGH} or more")
+    if misfit > _ALIKE:
+        warnings.append(
+            "the pools differ in anatomy, so that contrast may be wrong: its curve is off by "
+            f"{100 * misfit:.1f} %, and by {100 * _ALIKE:g} % at most where anatomy is alike"
+        )
     for warning in warnings:
         monitor.warn(warning)
     return Scanner(
@@ -212,8 +238,9 @@ def _compared(
         rician_share=float(np.mean([look.noise.rician for look in low])),
         spectrum=tuple(np.mean([look.noise.spectrum.ravel() for look in low], 0).tolist()),
         contrast=contrast,
+        misfit=misfit,
         artifacts=tuple(f"{text} ({n} of {len(low)})" for text, n in counts.most_common()),
-        warnings=warnings,
+        warnings=tuple(warnings),
         **dict(zip(AXES, transfers, strict=True)),
     )
 
@@ -231,13 +258,19 @@ def _pool(looks: Sequence[_Examined]) -> VolumePool:
     )
 
 
-def _contrast(low: Sequence[_Examined], good: Sequence[_Examined]) -> Curve:
-    """Fit the curve to quantiles of both pools, as one through them would follow the patients."""
-    quantiles = (
+def _contrast(low: Sequence[_Examined], good: Sequence[_Examined]) -> tuple[Curve, float]:
+    """Fit the curve to quantiles of both pools, as one through them would follow the patients.
+
+    Returns it, and how far it is off the quantiles (RMS): far where the pools differ in the shares
+    of their tissues, which no scanner changes.
+    """
+    quantiles = [
         np.array([np.quantile(look.soft()[look.inside], _QUANTILES) for look in pool])
         for pool in (low, good)
-    )
-    return _curve(_INTENSITIES, *_jackknife(_fitted, *quantiles))
+    ]
+    curve = _curve(_INTENSITIES, *_jackknife(_fitted, *quantiles))
+    shown, intensities = (pool.mean(0) for pool in quantiles)
+    return curve, float(np.sqrt(np.mean(np.square(curve.at(intensities) - shown))))
 
 
 def _fitted(low: Doubles, good: Doubles) -> Doubles:
@@ -255,16 +288,19 @@ def _fitted(low: Doubles, good: Doubles) -> Doubles:
 
 
 def _transfers(
-    low: Sequence[_Examined], good: Sequence[_Examined], shown: Curve | None
+    low: Sequence[_Examined], good: Sequence[_Examined], shown: Curve | None, monitor: Monitor
 ) -> list[Curve]:
     """Compare power along each axis; rows and columns are taken together where they agree."""
     spacing = np.median([look.spacing for look in low], axis=0)
     # Two volumes of the good pool show all frequencies, as the jackknife leaves out one.
     spacing = np.maximum(spacing, np.sort([look.spacing for look in good], axis=0)[1])
     places = [(np.arange(_FREQUENCIES) + 1) / _FREQUENCIES / (2 * mm) for mm in spacing]
+    powers = []
+    for number, look in enumerate((*low, *good)):
+        monitor.progress(number / (len(low) + len(good)), "comparing the pools")
+        powers.append(_powers(look, places, None if number < len(low) else shown))
     scans, goods = (
-        np.moveaxis(np.array([_powers(look, places, curve) for look in pool]), 1, 0)
-        for pool, curve in ((low, None), (good, shown))
+        np.moveaxis(np.array(pool), 1, 0) for pool in (powers[: len(low)], powers[len(low) :])
     )
 
     def compared(axis: int, *axes: int) -> Curve:

@@ -1,38 +1,50 @@
-"""The page of a measured scanner: plots of transfer and contrast, and a sentence of figures."""
+"""The page of a measured scanner: plots of transfer and contrast, an example, and a sentence."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.report.enhancement_page import template
 from MedEnhanceLib.report.figures import DPI, INK, MUTED, PAPER, Picture
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.scanner.scanner import AXES, Measured, Scanner
+from MedEnhanceLib.scanner.scanner import AXES, Curve, Measured, Scanner
 
-_COLORS = ("#7cc7ff", "#3ddc97", "#ffb000")
+#: Colors and dashes of curves.
+_LINES = (("#7cc7ff", "-"), ("#3ddc97", "-"), ("#ffb000", "--"))
+_SAME = Curve(places=(0, 1), values=(0, 1), low=(0, 1), high=(0, 1))
 
 
-def write_scanner_page(scanner: Scanner, folder: Path, *, overwrite: bool) -> Path:
-    """Write index.html and scanner.png into a folder; returns the page.
+def write_scanner_page(
+    scanner: Scanner, folder: Path, *, examples: Mapping[str, Picture], overwrite: bool
+) -> Path:
+    """Write index.html and its pictures into a folder; returns the page.
 
     Args:
         scanner: as measured.
         folder: of the page.
+        examples: file → picture of volumes.
         overwrite: whether existing files are replaced.
     Raises OutputError if they exist and may not be replaced, DependencyError without Jinja2.
     """
-    picture = _drawn(scanner)
+    transfers = {f"across {name}": axis for name, axis in zip(AXES, scanner.axes, strict=True)}
+    pictures = {"transfer.png": _plotted(transfers, "cycles per mm", "transfer")}
+    if scanner.contrast is not None:
+        curves = {"scanner": scanner.contrast, "no difference": _SAME}
+        axes = "intensity of the high-quality pool", "intensity of the scanner"
+        pictures["contrast.png"] = _plotted(curves, *axes)
+    pictures |= examples
     text = template(require("jinja2", purpose="Writing a report"), "scanner.html").render(
         notice=RESEARCH_ONLY,
         lead=summary_of(scanner),
         warnings=[*scanner.warnings, *scanner.artifacts],
-        alt=picture.alt,
+        pictures=pictures,
         scanner=scanner.to_json(),
     )
-    picture.save(folder / "scanner.png", overwrite=overwrite)
+    for name, picture in pictures.items():
+        picture.save(folder / name, overwrite=overwrite)
     with atomic_write(folder / "index.html", overwrite=overwrite) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")
     return folder / "index.html"
@@ -57,34 +69,18 @@ def _shown(figure: Measured) -> str:
     return f"{figure.value:.3g} [{figure.low:.3g}, {figure.high:.3g}]"
 
 
-def _drawn(scanner: Scanner) -> Picture:
-    """Draw the transfer of each axis, and the curve of contrast."""
+def _plotted(curves: Mapping[str, Curve], x: str, y: str) -> Picture:
+    """Plot curves with their intervals; the third is dashed, as two axes may have one transfer."""
     figures = require("matplotlib.figure", purpose="Drawing pictures")
-    figure = figures.Figure((9.0, 3.6), dpi=DPI, facecolor=PAPER, layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for name, transfer, color in zip(AXES, scanner.axes, _COLORS, strict=True):
-        line = transfer.places, transfer.values, transfer.low, transfer.high
-        _draw(left, *line, color=color, label=f"across {name}")
-    _style(left, "cycles per mm", "transfer, of the high-quality pool")
-    if scanner.contrast is not None:
-        curve = scanner.contrast
-        line = curve.places, curve.values, curve.low, curve.high
-        _draw(right, *line, color=_COLORS[0], label="scanner")
-        right.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, label="no difference")
-        _style(right, "intensity of the high-quality pool", "intensity of the scanner")
-    else:
-        right.axis("off")
-    return Picture(figure, "Resolution along three axes, and the curve of contrast.")
-
-
-def _draw(axes: Any, x: Any, y: Any, low: Any, high: Any, **style: Any) -> None:
-    axes.plot(x, y, **style)
-    axes.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0)
-
-
-def _style(axes: Any, x: str, y: str) -> None:
+    figure = figures.Figure((4.5, 3.6), dpi=DPI, facecolor=PAPER, layout="constrained")
+    axes = figure.subplots()
+    for (name, curve), (color, dashes) in zip(curves.items(), _LINES, strict=False):
+        axes.plot(curve.places, curve.values, color=color, linestyle=dashes, label=name)
+        band = {"color": color, "alpha": 0.2, "linewidth": 0}
+        axes.fill_between(curve.places, curve.low, curve.high, **band)
     axes.set_facecolor(PAPER)
     axes.tick_params(colors=MUTED, labelsize=8)
     axes.set_xlabel(x, color=INK, fontsize=9)
     axes.set_ylabel(y, color=INK, fontsize=9)
     axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    return Picture(figure, f"{y.capitalize()} against {x}: {', '.join(curves)}.")

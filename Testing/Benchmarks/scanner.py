@@ -4,8 +4,9 @@
 
 Low field, an old spin echo with thick slices, another kernel of CT: patients behind a simulated
 scanner, and others of high quality. Scans of the former with other noise and other fields are
-judged against what was scanned; the method never sees that. Then real pools of brains, which have
-no truth: what is measured, and how much of each scan its inversion contradicts.
+judged against what was scanned; the method never sees that. Low field has further arms: networks of
+some CPU minutes, and a scanner measured beside a distilled set. Then real pools of brains,
+which have no truth: what is measured, and how much of each scan its inversion contradicts.
 
 Figures are in tissue. MR is divided by its 99th percentile of tissue, so that each arm is on its
 own scale; the best curve maps quantiles of tissue onto those of the truth, which forgives contrast.
@@ -13,14 +14,26 @@ own scale; the best curve maps quantiles of tissue onto those of the truth, whic
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
 from statistics import fmean, median
 from typing import Any
 
 import numpy as np
-from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_least, at_most, most, run
+from _common import (
+    QUICK,
+    SHARED_DATA,
+    Gate,
+    Part,
+    Row,
+    at_least,
+    at_most,
+    folder_of,
+    most,
+    run,
+    timed,
+)
 from _enhancement_data import CT_RANGE_HU, Floats, Mask
 from _enhancement_lesions import contrast_kept
 from _simulated_scanners import (
@@ -33,6 +46,7 @@ from _simulated_scanners import (
     tissue_of,
     truth_of,
 )
+from _translation import Translator, train_cut, train_cyclegan, train_paired
 
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
@@ -42,8 +56,16 @@ from MedEnhanceLib.io import load
 from MedEnhanceLib.scanner.invert import Inversion, contradictions, invert
 from MedEnhanceLib.scanner.measure import ENOUGH, FEWEST, PASSES, measure_scanner
 from MedEnhanceLib.scanner.scanner import AXES, Measured, Scanner
+from MedEnhanceLib.training.spg.cohort import Cohort
+from MedEnhanceLib.training.spg.config import DistillConfig
+from MedEnhanceLib.training.spg.distillation import distill_cohort
 
 ENHANCED, INVERTED, KNOWN = "enhance", "inverted", "inverted, true scanner"
+#: Arms of low field alone, and the steps of each training: 100 to 200 CPU seconds.
+CUT, CYCLEGAN, PAIRED, DISTILLED = "CUT", "CycleGAN", "paired U-Net", "inverted, distilled set"
+STEPS = {CUT: 700, CYCLEGAN: 700, PAIRED: 3200}
+#: Simulated scans of each patient that the network with pairs learns from.
+_SCANS = 1 if QUICK else 2
 #: T1 with slices of 3 mm, beside T1 with voxels of 1 mm of other scanners and sequences.
 REAL = "real brains"
 REAL_LOW, REAL_GOOD = (
@@ -51,6 +73,9 @@ REAL_LOW, REAL_GOOD = (
     ("mr/open_ms/C*/T1.nii.gz", "mr/studyf*/T1*"),
 )
 HELD_OUT = 1 if QUICK else 8
+#: Voxels of each arm, the inversions among them, and the σ that was found.
+Arms = tuple[dict[str, Floats], dict[str, Inversion], float]
+ArmsOf = Callable[[Volume], Arms]
 #: Intensities at which the curve is judged: tissue of both pools has them.
 _INTENSITIES = np.linspace(0.2, 1, 17)
 _QUANTILES = np.linspace(0, 1, 65)
@@ -75,6 +100,10 @@ def parts() -> Iterator[Part]:
             yield f"{name} measured", partial(compared, name)
             for place, path in enumerate(low[:HELD_OUT]):
                 yield f"{name} {path}", partial(judged, name, path, seed=1000 + place)
+            if name == "low field":
+                for arm, made in ((PAIRED, paired), (CUT, unpaired), (CYCLEGAN, unpaired)):
+                    yield arm, partial(all_judged, name, partial(made, name, arm))
+                yield DISTILLED, partial(all_judged, name, partial(beside_distilled, name))
     if len(found(REAL_LOW)) >= FEWEST:
         yield REAL, real
 
@@ -82,10 +111,14 @@ def parts() -> Iterator[Part]:
 @lru_cache
 def measured(name: str) -> Scanner:
     """Measure a simulated scanner, once for all parts."""
-    (low, good), simulated = pools_of(name), SCANNERS[name]
-    opened = partial(truth_of, modality=simulated.modality)
-    scans = (simulated.scan(opened(path), seed) for seed, path in enumerate(low))
-    return measure_scanner(scans, map(opened, good))
+    low, good = pools_of(name)
+    scans = (_scanned(name, path, seed) for seed, path in enumerate(low))
+    return measure_scanner(scans, (truth_of(path, SCANNERS[name].modality) for path in good))
+
+
+def _scanned(name: str, path: str, seed: int) -> Volume:
+    simulated = SCANNERS[name]
+    return simulated.scan(truth_of(path, simulated.modality), seed)
 
 
 def known(name: str) -> Scanner:
@@ -123,14 +156,23 @@ def row_of(
     return row if truth is None else row | {"true": truth, "off": abs(value.value / truth - 1)}
 
 
-def judged(name: str, path: str, seed: int) -> Iterator[Row]:
-    """Measure all arms on one scan, and on the same scan with lesions."""
+def all_judged(name: str, made: Callable[[], tuple[ArmsOf, Row]]) -> Iterator[Row]:
+    """Measure arms that are first learned on all scans; made: also returns what rows state."""
+    arms, stated = made()
+    for place, path in enumerate(pools_of(name)[0][:HELD_OUT]):
+        for row in judged(name, path, 1000 + place, arms):
+            yield row | stated
+
+
+def judged(name: str, path: str, seed: int, arms: ArmsOf | None = None) -> Iterator[Row]:
+    """Measure arms on one scan, and on the same scan with lesions."""
+    arms = arms or partial(arms_of, name)
     simulated = SCANNERS[name]
     truth = truth_of(path, simulated.modality)
     added, lesions = lesions_in(truth, seed)
     scan = simulated.scan(truth, seed)
-    plain, inversions, sigma = arms_of(name, scan)
-    planted, _, _ = arms_of(name, simulated.scan(truth, seed, added))
+    plain, inversions, sigma = arms(scan)
+    planted, _, _ = arms(simulated.scan(truth, seed, added))
     tissue, wanted, peak = tissue_of(truth), truth.voxels, UNIT if simulated.curve else CT_RANGE_HU
     ends = np.quantile(wanted[tissue], _QUANTILES)
     for arm, voxels in plain.items():
@@ -156,7 +198,7 @@ def judged(name: str, path: str, seed: int) -> Iterator[Row]:
         yield row
 
 
-def arms_of(name: str, scan: Volume) -> tuple[dict[str, Floats], dict[str, Inversion], float]:
+def arms_of(name: str, scan: Volume) -> Arms:
     """Return the voxels of each arm, the inversions among them, and the σ that was found."""
     result = enhance(scan, EnhanceConfig(device="cpu"))
     denoised, sigma = result.volume.voxels.astype(np.float32), result.noises[0].level
@@ -170,6 +212,92 @@ def arms_of(name: str, scan: Volume) -> tuple[dict[str, Floats], dict[str, Inver
     scanners = {INVERTED: measured(name), KNOWN: known(name)}
     inversions = {arm: invert(each, denoised, scan, sigma) for arm, each in scanners.items()}
     return arms | {arm: each.voxels for arm, each in inversions.items()}, inversions, sigma
+
+
+def unpaired(name: str, arm: str) -> tuple[ArmsOf, Row]:
+    """Train a network on scans and volumes of high quality, of other patients."""
+    scans, goods = _pools(name)
+    train = train_cut if arm == CUT else train_cyclegan
+    network, stated = _trained(arm, partial(train, scans, goods))
+    return partial(_translated, name, arm, network), stated
+
+
+def paired(name: str, arm: str) -> tuple[ArmsOf, Row]:
+    """Train a network on patients of high quality behind the true scanner, and inverted."""
+    pairs = []
+    for number, path in enumerate(_SCANS * pools_of(name)[1]):
+        truth = truth_of(path, SCANNERS[name].modality)
+        inversion, _ = _inverted(measured(name), SCANNERS[name].scan(truth, 2000 + number))
+        known = _on_scale(truth.voxels)[None]
+        pairs.append(np.concatenate([_around(inversion), known]).astype(np.float16))
+    network, stated = _trained(arm, partial(train_paired, pairs))
+    return partial(_translated, name, arm, network), stated
+
+
+def _trained(arm: str, train: Callable[[int], Translator]) -> tuple[Translator, Row]:
+    steps = 2 if QUICK else STEPS[arm]
+    network, _, seconds = timed(partial(train, steps))
+    return network, {"steps": steps, "cpu_s": seconds}
+
+
+def _translated(name: str, arm: str, network: Translator, scan: Volume) -> Arms:
+    """Apply a network; the inversion with its voxels tells whether they explain the scan."""
+    inversion, sigma = _inverted(measured(name), scan)
+    images = _around(inversion) if arm == PAIRED else _on_scale(scan.voxels)[None]
+    voxels = np.float32(_scale(inversion.voxels)) * network.applied(images)
+    result = replace(inversion, voxels=voxels)
+    share = contradictions(result, scan, sigma)[1]
+    return {arm: voxels}, {arm: replace(result, facts={"inconsistent": share})}, sigma
+
+
+def beside_distilled(name: str) -> tuple[ArmsOf, Row]:
+    """Measure the scanner beside a distilled set in place of the patients of high quality."""
+    low, good = pools_of(name)
+    patients = {path.split("/")[-2] for path in good}
+    cohort = Cohort.open(
+        (SHARED_DATA / good[0]).parents[1], pattern=good[0].split("/")[-1], modality="MR"
+    ).only(lambda patient: patient.id in patients)
+    out = folder_of("scanner") / "distilled"
+    distill_cohort(cohort, out, DistillConfig(volumes=len(good), held_out=0.0, device="cpu"))
+    volumes = (load(path) for path in sorted((out / "volumes").glob("*.nii.gz")))
+    scans = (_scanned(name, path, seed) for seed, path in enumerate(low))
+    scanner = measure_scanner(scans, volumes)
+
+    def arms(scan: Volume) -> Arms:
+        inversion, sigma = _inverted(scanner, scan)
+        return {DISTILLED: inversion.voxels}, {DISTILLED: inversion}, sigma
+
+    return arms, {}
+
+
+def _inverted(scanner: Scanner, scan: Volume) -> tuple[Inversion, float]:
+    result = enhance(scan, EnhanceConfig(device="cpu"))
+    sigma = result.noises[0].level
+    return invert(scanner, result.volume.voxels.astype(np.float32), scan, sigma), sigma
+
+
+def _around(inversion: Inversion) -> Floats:
+    """Return three slices of the scan and of its inversion, the inverted one last, [6, K, J, I]."""
+    noisy, inverted = (
+        np.pad(each, [(1, 1), (0, 0), (0, 0)], mode="edge") / np.float32(_scale(inversion.voxels))
+        for each in (inversion.noisy, inversion.voxels)
+    )
+    count = len(inversion.voxels)
+    stacks = [each[n : n + count] for each in (noisy, inverted) for n in (0, 2, 1)]
+    return np.stack(stacks)
+
+
+def _pools(name: str) -> tuple[list[Floats], list[Floats]]:
+    """Load scans and volumes of high quality on the scale of networks, each [1, K, J, I]."""
+    low, good = pools_of(name)
+    scans = (_scanned(name, path, seed) for seed, path in enumerate(low))
+    goods = (truth_of(path, SCANNERS[name].modality) for path in good)
+    pools = ([_on_scale(each.voxels)[None] for each in pool] for pool in (scans, goods))
+    return next(pools), next(pools)
+
+
+def _on_scale(voxels: Floats) -> Floats:
+    return voxels / np.float32(_scale(voxels))
 
 
 @lru_cache

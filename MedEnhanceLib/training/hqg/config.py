@@ -56,6 +56,44 @@ class TaskConfig(Options):
     learning_rate: float = option(5e-4, help="learning rate of AdamW", low=1e-9, high=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class UnpairedConfig(Options):
+    """Parts of HQG-Net in a training without pairs: their weights in the loss; 0: without."""
+
+    # Decision 0111. Measured by Benchmarks/unpaired.py.
+    code: float = option(
+        0.0,
+        help="code of a high-quality image, which scales and shifts the channels of the network: "
+        "weight of its Kullback-Leibler divergence",
+        low=0,
+        high=1e6,
+    )
+    guide: str = option(
+        "", help="high-quality volume whose code is used in the result; empty: the mean code of all"
+    )
+    adversary: float = option(
+        0.0, help="discriminator of corrected and high-quality patches", low=0, high=1e6
+    )
+    content: float = option(
+        0.0,
+        help="difference of corrected scans of low_quality from their inversion in wavelet bands "
+        "and features, whatever their contrast",
+        low=0,
+        high=1e6,
+    )
+    style: float = option(
+        0.0,
+        help="difference of the code of corrected scans of low_quality from that of the guide",
+        low=0,
+        high=1e6,
+    )
+
+    @property
+    def takes_scans(self) -> bool:
+        """Whether a part sees scans of low quality."""
+        return max(self.adversary, self.content, self.style) > 0
+
+
 #: By preset, of trainings without pairs: a slab takes seconds of a core, as it is inverted.
 _WITHOUT_PAIRS: Mapping[str, Mapping[str, Any]] = {
     "smoke": {"crops": 1, "view": {"widths": (8, 8)}},
@@ -116,7 +154,8 @@ class TrainConfig(NetworkTrainingConfig):
     )
     scanner: str = option(
         "",
-        help="the same with a measured scanner (medenhance scanner) in place of low_quality",
+        help="the same with a measured scanner (medenhance scanner) in place of low_quality, or "
+        "beside it where a part of unpaired sees the scans",
         metavar="FILE",
     )
     synthetic: float = SYNTHETIC
@@ -147,6 +186,9 @@ class TrainConfig(NetworkTrainingConfig):
         None,
         help="size of a network that sees whole slices, for CT, whose noise reaches beyond blocks, "
         "and without pairs: it is trained, and the bundle keeps the set network of start",
+    )
+    unpaired: UnpairedConfig = option(
+        factory=UnpairedConfig, help="parts of the paper in a training without pairs"
     )
     task: TaskConfig | None = option(
         None, help="segmentation task whose gradient passes a gate in the last steps; null: none"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +21,6 @@ _LIMITS = (
 _GUIDE_LIMIT = "A lesion that only the guide shows can leave a trace: look at the guide too."
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Decision on taught weights.
-
-    Attributes:
-        accepted: whether the taught weights are kept.
-        record: the decision and its figures, for metadata.json.
-        rows: what was measured in each person held out.
-        text: the decision in sentences, for the model card.
-    """
-
-    accepted: bool
-    record: Mapping[str, Any]
-    rows: Sequence[Mapping[str, Any]]
-    text: str
-
-
 def export_enhancer(
     folder: Path,
     config: TrainConfig,
@@ -47,7 +29,7 @@ def export_enhancer(
     seconds: float,
     is_guided: bool,
     gains: dict[str, float],
-    verdict: Verdict | None = None,
+    verdict: Mapping[str, Any] | None = None,
     start: Bundle | None = None,
 ) -> Bundle:
     """Write the bundle of a training.
@@ -59,7 +41,7 @@ def export_enhancer(
         seconds: duration of the training.
         is_guided: whether the correction by a guide was trained.
         gains: of the last validation, in dB over the filter.
-        verdict: on the weights that a task taught; None without a task.
+        verdict: of `judge` on the weights that a task taught; None without a task.
         start: the enhancer that the training started from.
     """
     stages = {"without guides": config.steps}
@@ -71,7 +53,7 @@ def export_enhancer(
         summary = f"From {start.name}: {summary}"
     recorded = training_record(config.to_json(), start)
     if config.task and verdict:
-        recorded["config"]["task"]["segmenter"] = verdict.record["segmenter"]["name"]
+        recorded["config"]["task"]["segmenter"] = verdict["gradprom"]["segmenter"]["name"]
     guided = ", guided by other series of the same examination" if is_guided else ""
     metadata: dict[str, Any] = {
         "name": config.name,
@@ -87,11 +69,11 @@ def export_enhancer(
             **recorded,
             "seconds": round(seconds),
             "validation": {name: round(gain, 3) for name, gain in gains.items()},
-            "summary": summary + (f". {verdict.text}" if verdict else ""),
+            "summary": summary + (f". {verdict['gradprom']['summary']}" if verdict else ""),
         },
         "data": list(config.data),
         "limits": [*_LIMITS, *([_GUIDE_LIMIT] if is_guided else [])],
-        **({"gradprom": dict(verdict.record), "measured": list(verdict.rows)} if verdict else {}),
+        **(verdict or {}),
     }
     tensors = dict(network.state_dict())
     if not is_guided:

@@ -19,7 +19,7 @@ from MedEnhanceLib.learning.precision import without_tf32
 from MedEnhanceLib.learning.training import begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.hqg import losses
-from MedEnhanceLib.training.hqg.config import TrainConfig
+from MedEnhanceLib.training.hqg.config import TrainConfig, UnpairedConfig
 from MedEnhanceLib.training.hqg.crops import FIRST_VALIDATED, Crop, CropMaker, Kind
 from MedEnhanceLib.training.hqg.enhancer_export import export_enhancer
 from MedEnhanceLib.training.hqg.losses import CropWindow, Turn
@@ -64,6 +64,10 @@ def train(
     device = begin_training(config.device, out, monitor)
     if config.low_quality or config.scanner:
         return train_unpaired(config, data, out, device, monitor)
+    if config.unpaired != UnpairedConfig():
+        raise ConfigError(
+            "unpaired requires low_quality or scanner", "Name one of them, or leave it out."
+        )
     if config.view is not None:
         return train_view(config, data, out, device, monitor)
     teaching = None
@@ -94,7 +98,7 @@ def train(
     if trainer.taught is not None and teaching is not None:
         networks = {UNTAUGHT: network, TAUGHT: trainer.taught.averaged()}
         verdict = judge(teaching, networks, config, out, monitor.part(0.9, 0.98))
-        network = networks[TAUGHT if verdict.accepted else UNTAUGHT]
+        network = networks[TAUGHT if verdict["gradprom"]["accepted"] else UNTAUGHT]
     gains, alone = validation.gains(network)
     gains |= _beside_shipped(config, targets, alone, validation.crops)
     validation.report(gains, steps)

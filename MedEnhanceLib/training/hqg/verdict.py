@@ -17,7 +17,7 @@ from MedEnhanceLib.hqg.enhancer import enhance
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.hqg.config import TrainConfig
-from MedEnhanceLib.training.hqg.enhancer_export import Verdict, export_enhancer
+from MedEnhanceLib.training.hqg.enhancer_export import export_enhancer
 from MedEnhanceLib.training.hqg.trainer import Teaching
 
 # Chosen by hand (decision 0017). Measured as a whole by Benchmarks/gradprom.py.
@@ -32,7 +32,7 @@ def judge(
     config: TrainConfig,
     out: Path,
     monitor: Monitor,
-) -> Verdict:
+) -> dict[str, Any]:
     """Measure both networks in held-out patients, and decide.
 
     Taught weights are accepted if the mean Dice of the task, which did not change, is higher with
@@ -44,6 +44,8 @@ def judge(
         config: of the training.
         out: a folder for temporary files.
         monitor: progress and cancelling.
+    Returns fields of metadata.json: "gradprom", the decision with its figures and a summary, and
+    "measured", what was measured in each person held out.
     """
     task, gate = teaching
     folder = out / "candidates"
@@ -82,7 +84,7 @@ def judge(
         f"known to improve segmentation"
     )
     monitor.log(text)
-    return Verdict(accepted, record | {"summary": text}, rows, text)
+    return {"gradprom": record | {"summary": text}, "measured": list(rows)}
 
 
 def _enhancer(folder: Path, network: GuidedNetwork, config: TrainConfig) -> Enhance:
@@ -91,7 +93,7 @@ def _enhancer(folder: Path, network: GuidedNetwork, config: TrainConfig) -> Enha
     export_enhancer(folder, renamed, network, seconds=0.0, is_guided=False, gains={})
     # All of the network's correction: in CT a part of it would be given back.
     smooth = profile_of(config.modality).is_projected
-    options = EnhanceConfig(model=str(folder), device=config.device, smooth=smooth)
+    options = EnhanceConfig(model=str(folder), device=config.device, for_viewing=smooth)
 
     def enhanced(volume: Volume) -> Volume:
         return enhance(volume, options).volume

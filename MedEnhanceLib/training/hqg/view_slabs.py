@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from MedEnhanceLib.core.arrays import Array, Floats
+from MedEnhanceLib.core.arrays import Array, Floats, Shape
 from MedEnhanceLib.core.geometry import Geometry, Triple
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.ct_scanner import CtScanner
@@ -68,25 +68,17 @@ class TrainingSlab:
 
 
 @dataclass(frozen=True)
-class CleanVolume:
-    """A real CT to clean: HU [K, J, I], and mm along i, j, k."""
-
-    voxels: Array
-    spacing: Triple
-
-
-@dataclass(frozen=True)
 class SlabMaker:
     """Makes slabs by number: the same in another process.
 
     Attributes:
-        volumes: real ones; none where all slabs are synthetic.
+        volumes: real ones, single; none where all slabs are synthetic.
         first: method whose results the network corrects.
         synthetic: share of the slabs that are synthetic, 0 to 1.
         seed: of all.
     """
 
-    volumes: Sequence[CleanVolume]
+    volumes: Sequence[Volume]
     first: Denoiser
     synthetic: float
     seed: int
@@ -97,7 +89,8 @@ class SlabMaker:
         if not self.volumes or rng.random() < self.synthetic:
             clean, spacing, is_wide = _synthetic(rng)
         else:
-            clean, spacing = _cleaned(self.volumes[int(rng.integers(len(self.volumes)))], rng)
+            sizes = (_SLICES + 2 * _MARGIN, _MOST, _MOST)
+            clean, spacing = _cleaned(draw_slab(self.volumes, sizes, rng))
             is_wide = False
         scanner = CtScanner.draw(rng)
         clean = scanner.shown(clean).copy()
@@ -189,19 +182,30 @@ def _synthetic(rng: np.random.Generator) -> tuple[Floats, Triple, bool]:
     return np.asarray(volume.voxels, np.float32), volume.geometry.spacing, is_wide
 
 
-def _cleaned(volume: CleanVolume, rng: np.random.Generator) -> tuple[Floats, Triple]:
-    """Cut a slab of a real volume, and remove the noise of its own."""
-    sizes = (_SLICES + 2 * _MARGIN, _MOST, _MOST)
+def draw_slab(volumes: Sequence[Volume], most: Shape, rng: np.random.Generator) -> Volume:
+    """Draw a volume, and a slab of it.
+
+    Args:
+        volumes: single.
+        most: slices, rows and columns of the slab.
+        rng: of both.
+    """
+    volume = volumes[int(rng.integers(len(volumes)))]
     starts = [
         int(rng.integers(max(1, side - size + 1)))
-        for side, size in zip(volume.voxels.shape, sizes, strict=True)
+        for side, size in zip(volume.shape, most, strict=True)
     ]
-    k, j, i = (slice(at, at + size) for at, size in zip(starts, sizes, strict=True))
-    part = np.asarray(volume.voxels[k, j, i], np.float32)
-    noise = measure_noise(part, modality="CT", spacing=volume.spacing)
-    clean = _denoised(part, noise, volume.spacing, BlockMatching())
+    k, j, i = (slice(at, at + size) for at, size in zip(starts, most, strict=True))
+    return volume.crop(k, j, i)
+
+
+def _cleaned(slab: Volume) -> tuple[Floats, Triple]:
+    """Remove the noise of a slab of a real volume; its margins are left out."""
+    part = np.asarray(slab.voxels, np.float32)
+    noise = measure_noise(part, modality="CT", spacing=slab.spacing)
+    clean = _denoised(part, noise, slab.spacing, BlockMatching())
     inner = slice(_MARGIN, len(clean) - _MARGIN) if len(clean) > _SLICES else slice(None)
-    return np.ascontiguousarray(clean[inner]), volume.spacing
+    return np.ascontiguousarray(clean[inner]), slab.spacing
 
 
 def _denoised(noisy: Floats, noise: NoiseEstimate, spacing: Triple, method: Denoiser) -> Floats:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.core.modality import profile_of
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.bundle import set_weights
 from MedEnhanceLib.hqg.groups import on_device
@@ -26,7 +27,6 @@ from MedEnhanceLib.training.hqg.crops import FIRST_VALIDATED, CropPool
 from MedEnhanceLib.training.hqg.enhancer_export import export_with_view
 from MedEnhanceLib.training.hqg.targets import matching_volumes
 from MedEnhanceLib.training.hqg.view_slabs import (
-    CleanVolume,
     PatchBatch,
     SlabMaker,
     TrainingSlab,
@@ -67,11 +67,18 @@ def train_view(config: TrainConfig, data: Path, out: Path, device: str, monitor:
     first = SetNetwork(weights=set_weights(start))
     maker = SlabMaker(volumes, first, config.synthetic if volumes else 1.0, config.seed)
     learner = Learner(network.train(), config.learning_rate, EMA)
-    loss_of, close = losses_of(network, maker.make, config, device, monitor.part(0.03, 0.97))
+    in_steps = monitor.part(0.03, 0.97)
+    batch_at, close = batches_of(maker.make, config, device, in_steps)
+
+    def loss_of(number: int) -> tuple[Tensor, dict[str, Tensor]]:
+        batch = batch_at(number)
+        with mixed_precision(device):
+            image = network(batch.noisy, batch.filtered, batch.sigma)
+        loss = relative_error(image, batch)
+        return loss, {"relative error": loss}
+
     try:
-        seconds = learner.run(
-            loss_of, config.steps, out, config.to_json(), monitor.part(0.03, 0.97)
-        )
+        seconds = learner.run(loss_of, config.steps, out, config.to_json(), in_steps)
     finally:
         close()
     averaged = learner.averaged()
@@ -87,39 +94,35 @@ def train_view(config: TrainConfig, data: Path, out: Path, device: str, monitor:
     return folder
 
 
-def losses_of(
-    network: ViewNet,
+def batches_of(
     make: Callable[[int], list[TrainingSlab]],
     config: TrainConfig,
     device: str,
     monitor: Monitor,
     *,
     turn: int = 1,
-) -> tuple[Callable[[int], tuple[Tensor, dict[str, Tensor]]], Callable[[], None]]:
-    """Return a function of a step's number that returns its loss, as `Learner.run` takes it.
+    key: int = 5,
+) -> tuple[Callable[[int], PatchBatch], Callable[[], None]]:
+    """Return a function of a step's number that returns its patches, on the device.
 
     Args:
-        network: on the device.
         make: makes the slabs of a number, in any thread.
         config: of the training.
         device: as PyTorch names it.
         monitor: of all steps.
         turn: as of `batch_of`.
+        key: of the random numbers, besides the seed.
     The second function ends the threads that make slabs.
     """
     pool: CropPool[TrainingSlab] = CropPool(make, config.crops, config.renewed_every)
 
-    def loss_of(number: int) -> tuple[Tensor, dict[str, Tensor]]:
-        rng = np.random.default_rng([config.seed, 5, number])
+    def batch_at(number: int) -> PatchBatch:
+        rng = np.random.default_rng([config.seed, key, number])
         place = monitor.part(number / config.steps, number / config.steps)
         batch = batch_of(lambda: pool.draw(number, rng, place), _BATCH, rng, turn)
-        batch = on_device(batch, device)
-        with mixed_precision(device):
-            image = network(batch.noisy, batch.filtered, batch.sigma)
-        loss = relative_error(image, batch)
-        return loss, {"relative error": loss}
+        return on_device(batch, device)
 
-    return loss_of, pool.close
+    return batch_at, pool.close
 
 
 def relative_error(image: Tensor, batch: PatchBatch) -> Tensor:
@@ -147,10 +150,10 @@ def _start(config: TrainConfig) -> Bundle:
     return open_bundle(config.start or "ct", kind="enhancer", modality="CT")
 
 
-def _volumes(config: TrainConfig, data: Path, monitor: Monitor) -> list[CleanVolume]:
+def _volumes(config: TrainConfig, data: Path, monitor: Monitor) -> list[Volume]:
     """Read the real volumes; raises InputError where none is large enough."""
     volumes = [
-        CleanVolume(volume.voxels, volume.geometry.spacing)
+        volume
         for volume in matching_volumes(config, data, config.high_quality, monitor)
         if len(volume.voxels) >= _LEAST_SLICES and min(volume.shape[1:]) >= _LEAST_SIDE
     ]

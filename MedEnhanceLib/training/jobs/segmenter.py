@@ -196,13 +196,9 @@ def train_head(config: TrainHeadConfig, data: Path, out: Path, monitor: Monitor)
         monitor: receives progress and metrics; may cancel.
     Returns the folder of the bundle.
     """
-    from MedEnhanceLib.gradprom.structures.model import open_structures
     from MedEnhanceLib.training.gradprom import heads
 
-    start = None
-    if config.start:
-        start = open_structures(open_bundle(config.start, kind="head", modality=config.modality))
-    return heads.train_head(config, data, out, monitor, enhancer=enhancer_of(config), start=start)
+    return heads.train_head(config, data, out, monitor, enhancer=enhancer_of(config))
 
 
 def teaching_of(config: TrainConfig, data: Path, device: str) -> tuple[Task, Gate]:

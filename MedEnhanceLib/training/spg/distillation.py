@@ -134,7 +134,7 @@ def _by_matching(
         result = folder.load_volumes(number)
         if result is None:
             raw = Raw(prepared.read(name), prepared.prior, prepared.modality, number)
-            distilled = distill_patient(
+            result = distill_patient(
                 raw,
                 config,
                 make_networks,
@@ -143,7 +143,6 @@ def _by_matching(
                 hashes=hashes,
                 monitor=monitor.part(number / count, (number + 1) / count),
             )
-            result = distilled.volumes, distilled.measured
             folder.save_volumes(number, *result)
         volumes.append(result[0])
         measured.append(result[1])

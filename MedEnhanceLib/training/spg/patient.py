@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from MedEnhanceLib.core.arrays import Floats
@@ -21,21 +20,6 @@ from MedEnhanceLib.training.spg.matching import MakeNetworks, PatientLoop, Raw
 _MUCH_SATURATED = 0.1
 
 
-@dataclass(frozen=True)
-class PatientVolumes:
-    """Volumes of a patient, and how they were made.
-
-    Attributes:
-        volumes: float32 [M, K, J, I] in [0, 1].
-        measured: means of the last outer step: `alignment`, the distance from the gradients of the
-            raw volumes; `structure`, from the prior; `saturation`, a share of the voxels; `change`,
-            the mean difference from the prior, as a share of the range.
-    """
-
-    volumes: Floats
-    measured: dict[str, float]
-
-
 @without_tf32
 def distill_patient(
     raw: Raw,
@@ -46,7 +30,7 @@ def distill_patient(
     folder: Path | None = None,
     hashes: Mapping[str, str] | None = None,
     monitor: Monitor | None = None,
-) -> PatientVolumes:
+) -> tuple[Floats, dict[str, float]]:
     """Distill one patient, or resume; meanwhile no other long job has the GPU.
 
     Args:
@@ -57,6 +41,10 @@ def distill_patient(
         folder: for the checkpoint; None: no checkpoint.
         hashes: of data and prior, which must match those in the checkpoint.
         monitor: progress, metrics and cancellation.
+    Returns:
+        Volumes, float32 [M, K, J, I] in [0, 1], and means of the last outer step: `alignment`, the
+        distance from the gradients of the raw volumes; `structure`, from the prior; `saturation`,
+        a share of the voxels; `change`, the mean difference from the prior, a share of the range.
     Raises:
         Cancelled: after a checkpoint was written.
         ConfigError: the checkpoint is of another configuration or data.
@@ -93,7 +81,7 @@ def distill_patient(
             f"{patient}: {measured['saturation']:.0%} of the voxels have reached the largest "
             "allowed change: choose a prior that is more like the patients"
         )
-    return PatientVolumes(loop.volumes(), measured)
+    return loop.volumes(), measured
 
 
 def _step_within_memory(loop: PatientLoop, number: int, monitor: Monitor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.dicomout.derivation import Derivation
 from MedEnhanceLib.jobs.enhancing import objects_of
 from MedEnhanceLib.noise.rician import rician_noise
+from MedEnhanceLib.runtime.progress import Event
 from MedEnhanceLib.scanner.invert import contradictions, invert
 from MedEnhanceLib.scanner.scanner import Scanner
 from MedEnhanceLib.synthetic import synthetic_volume
@@ -81,14 +83,32 @@ def test_noise_resolution_contrast_and_field_are_measured() -> None:
     assert any("5 volumes" in warning for warning in scanner.warnings)
 
 
+def test_pools_of_other_anatomy_are_warned_of() -> None:
+    assert measured().misfit < 0.035
+
+    def of_tissues(seed: int, *shares: float) -> Volume:
+        """Four tissues: the darkest has the first share of the volume."""
+        volume = phantom(seed)
+        inside = volume.voxels > 100
+        cuts = np.quantile(volume.voxels[inside], np.cumsum(shares))
+        levels = np.array([350, 500, 750, 1000])
+        return volume.with_voxels(levels[np.searchsorted(cuts, volume.voxels)] * inside)
+
+    low = [of_tissues(seed, 0.5, 0.2, 0.1) for seed in range(3)]
+    good = [of_tissues(seed, 0.1, 0.2, 0.2) for seed in range(6, 9)]
+    scanner = me.measure_scanner(low, good, progress=False)
+    assert scanner.misfit > 0.035
+    assert any("differ in anatomy" in warning for warning in scanner.warnings)
+
+
 def test_only_what_both_pools_show_is_compared() -> None:
     grids = ((1.0,) * 3, (1.0, 1.5, 1.5))  # of the good pool one volume is fine
     fine, coarse = (
         [
             synthetic_volume("CT", n, shape=(12, 63, 63), spacing=(3.0, mm, mm))
-            for n, mm in enumerate(grid)
+            for n, mm in enumerate(grid, start)
         ]
-        for grid in grids
+        for start, grid in zip((0, 9), grids, strict=True)
     )
     scanner = me.measure_scanner(fine, coarse, progress=False)
     assert scanner.rows.places[-1] == pytest.approx(1 / 3)  # cycles per mm
@@ -121,7 +141,14 @@ def test_inversion_brings_a_scan_nearer_to_the_truth_and_says_so() -> None:
     assert result.volume.dtype == scan.dtype
     sentence = "contrast, sharpness, field were changed to those of 5 high-quality volumes"
     assert any(sentence in line for line in result.findings)
-    assert f"{sentence}; intensities are not those measured" in result.volume.history[-1]
+    note = f"scanner inverted (intensities are not those measured): {sentence} by MedEnhance"
+    assert note in result.volume.history[-1]
+    assert "noise" not in result.volume.history[-1]
+    # What left as noise is what leaves without a scanner.
+    verdicts = alone.findings[0], result.findings[0]
+    noise, with_scanner = (float(re.findall(r"removed ±([\d.]+)", each)[0]) for each in verdicts)
+    assert with_scanner == pytest.approx(noise, rel=0.1)
+    assert "; with the scanner inverted, tissue changed by ±" in verdicts[1]
     objects = objects_of(result)
     named = Derivation(action=objects.action, description=objects.options)
     assert named.series_text("T1") == "T1 MedEnhance scanner inverted"
@@ -129,9 +156,41 @@ def test_inversion_brings_a_scan_nearer_to_the_truth_and_says_so() -> None:
     assert result.measured["scanner"]["inconsistent"] < 0.02
 
 
+def test_a_missing_modality_is_that_of_the_scanner() -> None:
+    guessed = replace(case()[1], modality="CT", units="HU", modality_is_guess=True)
+    result = me.enhance(guessed, scanner=measured(), device="cpu")
+    assert result.volume.modality == "MR"
+    assert not any("guessed" in line for line in result.findings)
+
+
+def test_values_of_another_modality_are_not_taken_for_the_scanner_s() -> None:
+    scan = case()[1]
+    hu = scan.with_voxels(np.where(scan.voxels < 60, -1000, scan.voxels // 10).astype(np.int16))
+    with pytest.raises(InputError, match="measured in MR, and this is CT"):
+        me.enhance(
+            replace(hu, modality="CT", units="HU", modality_is_guess=True), scanner=measured()
+        )
+
+
+def test_a_scan_of_another_scanner_and_few_volumes_are_warned_of() -> None:
+    said: list[str] = []
+    for volume in case():
+        said.append("")
+
+        def hear(event: Any) -> None:
+            said[-1] += event.fields["message"] if event.kind == "warning" else ""
+
+        me.enhance(volume, scanner=measured(), device="cpu", progress=hear)
+    good, scan = ("contradicts the scan" in each for each in said)
+    assert (good, scan) == (True, False)
+    assert all(each.count("measured scanner: a pool has 5 volumes") == 1 for each in said)
+
+
 def test_what_a_scan_of_little_noise_shows_stays() -> None:
-    result = me.enhance(scanned(phantom(21), 21, 0.002), scanner=measured(), device="cpu")
-    assert result.measured["scanner"]["inconsistent"] < 0.02
+    for seed, share in ((21, 0.02), (22, 0.15)):  # of the second N4 finds the field
+        scan = scanned(phantom(seed), seed, 0.002)
+        result = me.enhance(scan, scanner=measured(), device="cpu")
+        assert result.measured["scanner"]["inconsistent"] < share
 
 
 def test_what_is_invented_contradicts_the_scan() -> None:
@@ -196,8 +255,10 @@ def test_pools_and_volumes_that_do_not_fit_are_refused() -> None:
         me.measure_scanner(good[:2], good)
     with pytest.raises(InputError, match="no tissue"):
         me.measure_scanner([good[0].crop(k=slice(0, 3)), *good], good)
+    with pytest.raises(InputError, match="has 0 volumes of its own"):
+        me.measure_scanner(good, good)
     with pytest.raises(InputError, match="CT and MR"):
-        me.measure_scanner([*good[:2], good[2].as_modality("CT")], good)
+        me.measure_scanner(good, [phantom(9), *(phantom(n).as_modality("CT") for n in (10, 11))])
     frames = scan.with_voxels(np.stack([scan.voxels] * 2))
     with pytest.raises(InputError, match="2 frames"):
         me.enhance(frames, scanner=measured())
@@ -235,15 +296,36 @@ def test_the_commands_write_a_page_and_record_the_scanner(tmp_path: Path) -> Non
         for seed in seeds:
             volume = phantom(seed) if folder == "good" else scanned(phantom(seed), seed)
             io.save(volume, tmp_path / folder / f"{seed}.nii.gz")
+    for file in ("low/renamed.nrrd", "good/twin.nii.gz"):
+        io.save(phantom(9), tmp_path / file)
     page, out = tmp_path / "page", tmp_path / "out.nii.gz"
     low, good = str(tmp_path / "low"), str(tmp_path / "good")
     words = ["scanner", low, "--high-quality", good, "--out", str(page), "--modality", "MR"]
+    events: list[Event] = []
+    scanner = me.measure_scanner(low, good, modality="MR", progress=events.append)
+    reports = [event.fields for event in events if event.kind == "progress"]
+    shown = [report["fraction"] for report in reports]
+    assert shown[0] == 0 and shown[-1] > 0.9
+    assert min(np.diff(shown)) >= 0
+    assert [each["eta_s"] > 0 for each in reports if "8 of 8" in each["stage"]] == [True]
+    # Of a scan in both pools nobody knows whose it is.
+    said = [event.fields["message"] for event in events if event.kind == "warning"]
+    assert any("renamed.nrrd and twin.nii.gz: the same scan" in each for each in said)
+    assert scanner.low_quality.files == ("0.nii.gz", "1.nii.gz", "2.nii.gz")
+    assert scanner.high_quality.files == ("6.nii.gz", "7.nii.gz", "8.nii.gz")
     assert main(words) == 0
     assert main(words) != 0  # nothing is overwritten
+    for other in (low, str(tmp_path)):
+        with pytest.raises(InputError, match="the same volumes"):
+            me.measure_scanner(low, other)
+        assert main(["scanner", low, "--high-quality", other, "--out", str(out)]) != 0
     text = (page / "index.html").read_text(encoding="utf-8")
     assert "half of the contrast is left at" in text
     assert "a pool has 3 volumes" in text
     assert "7.nii.gz" in text
+    pictures = set(re.findall(r'src="([^"]+)"', text))
+    assert pictures == {"transfer.png", "contrast.png", "example.png", "high-quality.png"}
+    assert all((page / each).stat().st_size > 1000 for each in pictures)
     assert str(tmp_path) not in text + (page / "scanner.json").read_text(encoding="utf-8")
     scan = str(tmp_path / "low" / "0.nii.gz")
     given = ["--scanner", str(page / "scanner.json"), "--scanner-without", "field"]

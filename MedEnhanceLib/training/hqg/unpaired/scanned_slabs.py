@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Floats
+from MedEnhanceLib.core.arrays import Array, Floats, Mask
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.core.modality import profile_of
@@ -23,7 +23,7 @@ from MedEnhanceLib.noise.tissue_blocks import BLOCK
 from MedEnhanceLib.scanner.invert import filtered, invert
 from MedEnhanceLib.scanner.measure import scale_of, softened, tissue_of
 from MedEnhanceLib.scanner.scanner import Curve, Measured, Scanner
-from MedEnhanceLib.training.hqg.view_slabs import PATCH, TrainingSlab, plant, weight_of
+from MedEnhanceLib.training.hqg.view_slabs import PATCH, TrainingSlab, draw_slab, plant, weight_of
 
 # Chosen by hand (decision 0109).
 #: Most slices, rows and columns of a slab.
@@ -60,34 +60,76 @@ class ScannedSlabMaker:
     def make(self, number: int) -> list[TrainingSlab]:
         """Make the slab of this number."""
         rng = np.random.default_rng([self.seed, 7, number])
-        volume = self.volumes[int(rng.integers(len(self.volumes)))]
-        starts = [
-            int(rng.integers(max(1, side - most + 1)))
-            for side, most in zip(volume.shape, _MOST, strict=True)
-        ]
-        at = tuple(slice(s, s + most) for s, most in zip(starts, _MOST, strict=True))
-        clean, filled = _with_lesions(volume.crop(*at), rng)
+        volume = draw_slab(self.volumes, _MOST, rng)
+        clean, filled = _with_lesions(volume, rng)
         noisy = _UNITS * put_behind(self.scanner, clean, volume.geometry.spacing, rng)
         scan = Volume(noisy, Geometry(spacing=volume.geometry.spacing), modality=volume.modality)
-        result = enhance(scan, EnhanceConfig(model=self.model, device="cpu"))
-        sigma = result.noises[0].level
-        inversion = invert(self.scanner, result.volume.voxels, scan, sigma)
-        top, tissue = np.float32(top_of(inversion)), clean > _TISSUE
-        if not volume.profile.is_absolute:
-            tissue = tissue_of(softened(clean, inversion.spacing))
-        noisy, inverted = inversion.noisy / top, inversion.voxels / top
+        images, sigma, spacing = _inverted(self.scanner, self.model, scan)
+        tissue = _tissue_in(clean, volume)
         if not self.slow_changes:
-            k, j, i = (_SLOW_MM / mm for mm in inversion.spacing)
-            clean = clean + gaussian_blur(inverted - clean, (j, i), sigma_slices=k)
-        # As large as a patch at least; what is added counts for nothing.
-        rim = [(0, 0), *((0, max(0, PATCH - side)) for side in clean.shape[1:])]
-        images = noisy, inverted, clean
-        noisy, inverted, target = (
-            np.pad(each, rim, mode="edge").astype(np.float16) for each in images
-        )
-        weight, is_tissue = (np.pad(each, rim) for each in (weight_of(filled), tissue))
-        level: Array = np.full(target.shape, sigma / top, np.float16)
-        return [TrainingSlab(noisy, inverted, level, target, weight, is_tissue)]
+            k, j, i = (_SLOW_MM / mm for mm in spacing)
+            clean = clean + gaussian_blur(images[1] - clean, (j, i), sigma_slices=k)
+        return [_slab(*images, clean, sigma, weight_of(filled), tissue)]
+
+
+class LowQualitySlabMaker(ScannedSlabMaker):
+    """Makes slabs of volumes that are scans of the scanner; their target is the inversion."""
+
+    def make(self, number: int) -> list[TrainingSlab]:
+        """Make the slab of this number."""
+        scan = draw_slab(self.volumes, _MOST, np.random.default_rng([self.seed, 12, number]))
+        (noisy, inverted), sigma, _ = _inverted(self.scanner, self.model, scan)
+        nothing = np.zeros(scan.shape, np.uint8)
+        return [_slab(noisy, inverted, inverted, sigma, nothing, _tissue_in(inverted, scan))]
+
+
+def high_quality_slab(volumes: Sequence[Volume], rng: np.random.Generator) -> TrainingSlab:
+    """Draw a slab of a volume of high quality as it is, on the scale."""
+    volume = draw_slab(volumes, _MOST, rng)
+    values: Floats = volume.voxels.astype(np.float32)
+    if volume.profile.is_absolute:
+        values = values / _UNITS
+    else:
+        values = _to_scale(values, volume.geometry.spacing)
+    nothing, tissue = np.zeros(values.shape, np.uint8), _tissue_in(values, volume)
+    return _slab(values, values, values, 0.0, nothing, tissue)
+
+
+def _inverted(
+    scanner: Scanner, model: str, scan: Volume
+) -> tuple[tuple[Floats, Floats], float, tuple[float, float, float]]:
+    """Enhance and invert a scan as in use.
+
+    Returns it before and after, without field and with the same contrast, on the scale; σ of its
+    noise on the scale; mm along k, j, i.
+    """
+    result = enhance(scan, EnhanceConfig(model=model, device="cpu"))
+    sigma = result.noises[0].level
+    inversion = invert(scanner, result.volume.voxels, scan, sigma)
+    top = np.float32(top_of(inversion))
+    images = inversion.noisy / top, inversion.voxels / top
+    return images, float(sigma / top), inversion.spacing
+
+
+def _tissue_in(values: Floats, volume: Volume) -> Mask:
+    """Mark the tissue in values on the scale."""
+    if volume.profile.is_absolute:
+        return values > _TISSUE
+    return tissue_of(softened(values, volume.geometry.spacing[::-1]))
+
+
+def _slab(
+    noisy: Floats, inverted: Floats, target: Floats, sigma: float, weight: Array, tissue: Mask
+) -> TrainingSlab:
+    """Make a slab as large as a patch at least; what is added counts for nothing."""
+    rim = [(0, 0), *((0, max(0, PATCH - side)) for side in target.shape[1:])]
+    images = [
+        np.pad(each, rim, mode="edge").astype(np.float16) for each in (noisy, inverted, target)
+    ]
+    level: Array = np.full(images[0].shape, sigma, np.float16)
+    return TrainingSlab(
+        images[0], images[1], level, images[2], np.pad(weight, rim), np.pad(tissue, rim)
+    )
 
 
 def _with_lesions(volume: Volume, rng: np.random.Generator) -> tuple[Floats, Floats]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import is_certain, training_length_limits
@@ -25,6 +26,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.bundle import UNPAIRED
 from MedEnhanceLib.hqg.config import ViewConfig
 from MedEnhanceLib.hqg.view_network import ViewNet
+from MedEnhanceLib.io import load
 from MedEnhanceLib.jobs.kinds.measure_scanner import volumes_in
 from MedEnhanceLib.learning.precision import move
 from MedEnhanceLib.learning.training import EMA, Learner
@@ -35,13 +37,21 @@ from MedEnhanceLib.training.hqg.config import TrainConfig
 from MedEnhanceLib.training.hqg.crops import FIRST_VALIDATED
 from MedEnhanceLib.training.hqg.enhancer_export import export_with_view
 from MedEnhanceLib.training.hqg.targets import matching_volumes
-from MedEnhanceLib.training.hqg.unpaired.scanned_slabs import ScannedSlabMaker
-from MedEnhanceLib.training.hqg.view_slabs import TrainingSlab
-from MedEnhanceLib.training.hqg.view_training import gain_on, losses_of
+from MedEnhanceLib.training.hqg.unpaired.scanned_slabs import (
+    LowQualitySlabMaker,
+    ScannedSlabMaker,
+    high_quality_slab,
+)
+from MedEnhanceLib.training.hqg.unpaired.style_code import CodedNetwork
+from MedEnhanceLib.training.hqg.unpaired.unpaired_losses import UnpairedLosses
+from MedEnhanceLib.training.hqg.view_slabs import TrainingSlab, batch_of
+from MedEnhanceLib.training.hqg.view_training import gain_on
 
 # Chosen by hand (decision 0109).
 #: Validations of a training; share of the volumes that is held out if none are named.
 _VALIDATIONS, _HELD_OUT = 20, 1 / 6
+#: Patches whose mean code is that of the result.
+_GUIDES = 64
 _LEAST_SIDE = 8
 _LIMITS = (
     "Contrast, sharpness and field become those of the high-quality volumes: do not measure "
@@ -84,12 +94,15 @@ def train_unpaired(
     start = _start(config)
     volumes, held_out = _volumes(config, data, monitor.part(0.0, 0.02))
     scanner = _scanner(config, [*volumes, *held_out], monitor.part(0.02, 0.06))
+    scans = _scans(config, monitor.part(0.06, 0.06))
     torch.manual_seed(config.seed)
-    network = ViewNet(config.view or ViewConfig())
-    best = _Best(network)
+    network = CodedNetwork(ViewNet(config.view or ViewConfig()))
+    best = _Best(network.network)
     move(network, device)
     learner = Learner(network.train(), config.learning_rate, EMA)
-    maker = ScannedSlabMaker(volumes, scanner, config.start or start.name, config.seed)
+    model = config.start or start.name
+    maker = ScannedSlabMaker(volumes, scanner, model, config.seed)
+    guides = _guides(config, volumes, monitor.part(0.06, 0.06))
     judging = replace(maker, volumes=held_out, seed=config.seed + 1, slow_changes=True)
     slabs = []
     for number in range(2 * config.validated):
@@ -97,13 +110,15 @@ def train_unpaired(
         slabs += judging.make(FIRST_VALIDATED + number)
     shown, judged = slabs[: config.validated], slabs[config.validated :]
     every, in_steps = max(1, config.steps // _VALIDATIONS), monitor.part(0.1, 0.95)
-    losses, close = losses_of(network, maker.make, config, device, in_steps, turn=2)
+    scanned = LowQualitySlabMaker(scans, scanner, model, config.seed)
+    losses = UnpairedLosses(network, maker, scanned, config, device, in_steps)
 
     def validate(number: int) -> None:
         averaged = learner.averaged()
         move(averaged, "cpu")
-        gain = float(_gains(averaged, shown, config.seed)[:, 0].mean())
-        best.consider(averaged, gain)
+        plain = averaged.folded(guides)
+        gain = float(_gains(plain, shown, config.seed)[:, 0].mean())
+        best.consider(plain, gain)
         monitor.metric("gain_db", gain, number)
 
     def loss_of(number: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -111,17 +126,42 @@ def train_unpaired(
             validate(number)
         return losses(number)
 
-    settings, modules = config.to_json(), {"best": best}
+    settings, modules = config.to_json(), dict[str, nn.Module](best=best)
+    optimizers = dict[str, Optimizer]()
+    if losses.adversary:
+        modules["discriminator"] = losses.adversary
+        optimizers["discriminator adam"] = losses.adversary.optimizer
     try:
-        seconds = learner.run(loss_of, config.steps, out, settings, in_steps, modules=modules)
+        seconds = learner.run(
+            loss_of, config.steps, out, settings, in_steps, modules=modules, optimizers=optimizers
+        )
     finally:
-        close()
+        losses.close()
     validate(config.steps)
     gains = _gains(best.network, judged, config.seed)
     folder = out / config.name
     _export(folder, config, scanner, best.network, start=start, seconds=seconds, gains=gains)
     monitor.progress(1.0, "model written")
     return folder
+
+
+def _scans(config: TrainConfig, monitor: Monitor) -> list[Volume]:
+    """Read the scans of low quality, where a part of the paper takes them."""
+    if not config.unpaired.takes_scans:
+        return []
+    volumes = volumes_in(config.low_quality, config.modality, monitor)
+    return [volume.single().canonical().compact() for volume in volumes]
+
+
+def _guides(config: TrainConfig, good: Sequence[Volume], monitor: Monitor) -> Tensor | None:
+    """Draw the patches whose mean code is that of the result, [B, J, I]; None without codes."""
+    parts, rng = config.unpaired, np.random.default_rng([config.seed, 14])
+    if not parts.code:
+        return None
+    if parts.guide:
+        guide = load(parts.guide, modality=config.modality, monitor=monitor).single()
+        good = [guide.canonical().compact()]
+    return batch_of(lambda: high_quality_slab(good, rng), _GUIDES, rng, turn=2).clean
 
 
 def _gains(network: ViewNet, slabs: Sequence[TrainingSlab], seed: int) -> Any:
@@ -132,7 +172,13 @@ def _gains(network: ViewNet, slabs: Sequence[TrainingSlab], seed: int) -> Any:
 def _start(config: TrainConfig) -> Bundle:
     """Open the enhancer that removes the noise; raises ConfigError for what cannot be learned."""
     start = open_bundle(config.start or "auto", kind="enhancer", modality=config.modality)
-    has_both = config.low_quality and config.scanner
+    parts = config.unpaired
+    has_both = config.low_quality and config.scanner and not parts.takes_scans
+    if (parts.takes_scans and not config.low_quality) or (parts.style and not parts.code):
+        raise ConfigError(
+            "unpaired: adversary, content and style see scans of low_quality, style needs code",
+            "Give low_quality and code, or set these to 0.",
+        )
     if has_both or config.task or config.examinations or start.inverts:
         raise ConfigError(
             "a training without pairs takes low_quality or scanner, no guide and no task, and "
@@ -169,7 +215,7 @@ def _scanner(config: TrainConfig, good: Sequence[Volume], monitor: Monitor) -> S
     if config.scanner:
         scanner = Scanner.read(config.scanner)
     else:
-        low = volumes_in(config.low_quality, config.modality, monitor.part(0, 0))
+        low = volumes_in(config.low_quality, config.modality, monitor)
         scanner = measure_scanner(low, good, monitor)
     if scanner.modality != config.modality:
         raise InputError(
@@ -223,7 +269,9 @@ def _export(
         "limits": [*training_length_limits(config.steps), *_LIMITS],
     }
     # Folders and files are those of this computer.
-    stated = replace(config, low_quality="", scanner="measured")
+    guide = "named" if config.unpaired.guide else ""
+    unpaired = replace(config.unpaired, guide=guide)
+    stated = replace(config, low_quality="", scanner="measured", unpaired=unpaired)
     export_with_view(
         folder, stated, network if is_used else None,
         start=start, seconds=seconds, gain_db=float(gain), part=UNPAIRED, fields=fields,

@@ -53,6 +53,10 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return train(data, tmp_path_factory.mktemp("out"), name="mine", learning_rate=0.01)
 
 
+#: All parts of the paper at once, with scans of low quality.
+PARTS = {"code": 0.01, "adversary": 0.1, "content": 1.0, "style": 0.1}
+
+
 def keep_last(patch: pytest.MonkeyPatch) -> None:
     """Let a training keep its last weights, as if they had gained."""
     patch.setattr(unpaired_training, "_is_better", lambda *_: True)
@@ -109,7 +113,7 @@ def test_a_model_inverts_and_corrects_and_says_so(
     scan = case()[1]
     alone = me.enhance(scan, scanner=measured(), device="cpu")
     result = me.enhance(scan, model=str(trained), device="cpu")
-    assert any("a network that learned from them" in line for line in result.findings)
+    assert any("a network that learned from these volumes" in line for line in result.findings)
     assert any("intensities are not those measured" in line for line in result.findings)
     assert "network" not in alone.measured["scanner"]
     change = np.abs(result.volume.voxels.astype(float) - alone.volume.voxels)
@@ -175,6 +179,9 @@ def test_a_hostile_scanner_in_a_bundle_is_refused(trained: Path, tmp_path: Path)
     ("fields", "error"),
     [
         ({"low_quality": "low"}, ConfigError),
+        ({"unpaired": {"adversary": 1}}, ConfigError),
+        ({"scanner": "", "unpaired": {"code": 1}}, ConfigError),
+        ({"low_quality": "low", "unpaired": {"style": 1}}, ConfigError),
         ({"examinations": ["*.nii.gz"]}, ConfigError),
         ({"modality": "CT"}, InputError),
         ({"leave_out": ["good/doe6*", "good/doe7*"]}, InputError),
@@ -192,7 +199,9 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep_last(monkeypatch)
-    whole = load_tensors(read_bundle(train(data, tmp_path / "whole", learning_rate=0.01)))
+    given: Any = {"learning_rate": 0.01, "low_quality": data / "low", "unpaired": PARTS}
+    given["view"] = {"widths": [8]}
+    whole = load_tensors(read_bundle(train(data, tmp_path / "whole", **given)))
     shown: list[str] = []
 
     def listen(event: Event) -> None:
@@ -200,11 +209,11 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
 
     with pytest.raises(Cancelled):
         train(
-            data, tmp_path / "parts", learning_rate=0.01,
+            data, tmp_path / "parts", **given,
             progress=listen, cancel=lambda: any("step 2 of" in stage for stage in shown),
         )  # fmt: skip
     assert (tmp_path / "parts" / "checkpoint.safetensors").exists()
-    again = load_tensors(read_bundle(train(data, tmp_path / "parts", learning_rate=0.01)))
+    again = load_tensors(read_bundle(train(data, tmp_path / "parts", **given)))
     assert whole["unpaired.last.weight"].any()
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
 

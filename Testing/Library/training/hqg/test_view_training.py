@@ -17,11 +17,11 @@ from MedEnhanceLib.hqg.denoisers import BlockMatching
 from MedEnhanceLib.io import save
 from MedEnhanceLib.training.hqg.config import TrainConfig
 from MedEnhanceLib.training.hqg.run import train
-from MedEnhanceLib.training.hqg.view_slabs import CleanVolume, SlabMaker
+from MedEnhanceLib.training.hqg.view_slabs import SlabMaker
 
 
 def _maker() -> SlabMaker:
-    return SlabMaker([CleanVolume(noisy(1).voxels, (0.8, 0.8, 2.0))], BlockMatching(), 0.0, seed=0)
+    return SlabMaker([noisy(1)], BlockMatching(), 0.0, seed=0)
 
 
 def config(**fields: Any) -> TrainConfig:

@@ -14,6 +14,7 @@ import SimpleITK as sitk  # noqa: N813 - as everybody calls it
 from Library.forked import rows_of
 
 from MedEnhanceLib import io
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, file_sha256
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, OutputError
 from MedEnhanceLib.runtime.progress import Event, Monitor
@@ -26,7 +27,6 @@ from MedEnhanceLib.training.spg.dataset import load_distilled, order_of
 from MedEnhanceLib.training.spg.folder import RunFolder
 from MedEnhanceLib.training.spg.images import framed
 from MedEnhanceLib.training.spg.matching import Raw
-from MedEnhanceLib.training.spg.patient import PatientVolumes
 from MedEnhanceLib.training.spg.readme import NO_LICENSE, readme, sheet
 
 from .conftest import PEOPLE, SMOKE, distill, hashes, phantom, write_cohort
@@ -82,10 +82,10 @@ def test_a_raw_slice_in_the_set_raises_the_alarm(
     config = replace(SMOKE, held_out=0.4, loop=replace(SMOKE.loop, inner=1, teaching=0))
     patient_of = run_module.distill_patient
 
-    def leaking(raw: Raw, *args: object, **options: object) -> PatientVolumes:
+    def leaking(raw: Raw, *args: object, **options: object) -> tuple[Floats, dict[str, float]]:
         made = patient_of(raw, *args, **options)  # type: ignore[arg-type]
         if raw.number == 1:
-            made.volumes[0, 5] = framed(raw.volumes[0].voxels[3:4], 40)[0]
+            made[0][0, 5] = framed(raw.volumes[0].voxels[3:4], 40)[0]
         return made
 
     calm = distill(cohort, tmp_path / "calm", config)

@@ -1,0 +1,103 @@
+"""The loss of a step without pairs: squared error behind the scanner, and the parts of the paper.
+
+Simulated scans have a target; its code is theirs. Scans of low quality have none: they get the
+codes of these targets, and adversary, content and style act on what the network makes of them,
+after noise removal and inversion. What the adversary takes for real are the targets, too: they are
+high-quality volumes with the slow changes that inversions keep, so that fields do not decide.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from MedEnhanceLib.hqg.view_inputs import NEIGHBORS
+from MedEnhanceLib.learning.precision import mixed_precision, move
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.training.hqg.config import TrainConfig
+from MedEnhanceLib.training.hqg.unpaired.adversary import Adversary
+from MedEnhanceLib.training.hqg.unpaired.content import ContentLoss
+from MedEnhanceLib.training.hqg.unpaired.scanned_slabs import LowQualitySlabMaker, ScannedSlabMaker
+from MedEnhanceLib.training.hqg.unpaired.style_code import CodedNetwork, divergence, drawn
+from MedEnhanceLib.training.hqg.view_slabs import PatchBatch
+from MedEnhanceLib.training.hqg.view_training import batches_of, relative_error
+
+#: Share of the steps in which the weight of the divergence grows to its full size.
+_WARM_UP = 0.3
+#: Keys of the random numbers of simulated scans, and of those of low quality.
+_SIMULATED, _SCANS = 5, 10
+
+
+class UnpairedLosses:
+    """Losses of the steps, by number.
+
+    Args:
+        network: on the device.
+        simulated: makes simulated scans.
+        scans: makes scans of low quality, for the parts that take them.
+        config: of the training.
+        device: as PyTorch names it.
+        monitor: of all steps.
+    """
+
+    def __init__(
+        self,
+        network: CodedNetwork,
+        simulated: ScannedSlabMaker,
+        scans: LowQualitySlabMaker,
+        config: TrainConfig,
+        device: str,
+        monitor: Monitor,
+    ) -> None:
+        self._network, self._config, self._device = network, config, device
+        weights, self._pools = config.unpaired, ExitStack()
+        batches = partial(batches_of, config=config, device=device, monitor=monitor, turn=2)
+        self._pairs, close = batches(simulated.make, key=_SIMULATED)
+        self._pools.callback(close)
+        if weights.takes_scans:
+            self._scans, close = batches(scans.make, key=_SCANS)
+            self._pools.callback(close)
+        encoder = network.encoder.features if weights.code else None
+        self._content = ContentLoss(device, encoder) if weights.content else None
+        self.adversary = Adversary(config.learning_rate) if weights.adversary else None
+        if self.adversary:
+            move(self.adversary, device)
+
+    def __call__(self, number: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss of a step, and its terms without their weights."""
+        pairs, steps = self._pairs(number), self._config.steps
+        parts, encoder, code = self._config.unpaired, self._network.encoder, None
+        terms, weights = dict[str, Tensor](), {"relative error": 1.0, **parts.to_json()}
+        if parts.code:
+            mean, log_variance = encoder(pairs.clean)
+            code = drawn(mean, log_variance)
+            terms["code"] = divergence(mean, log_variance)
+            weights["code"] *= min(1.0, (number + 1) / (_WARM_UP * steps + 1))
+        image = self._corrected(pairs, code)
+        terms["relative error"] = relative_error(image, pairs)
+        if parts.takes_scans:
+            scans = self._scans(number)
+            result = self._corrected(scans, code)
+        if self._content:
+            terms["content"] = self._content(result, scans.filtered[:, NEIGHBORS])
+        if parts.style:
+            terms["style"] = (encoder(result)[0] - mean.detach()).abs().mean()
+        learned = dict[str, Tensor]()
+        if self.adversary:
+            fake = torch.cat([result, image])
+            learned["discriminator"] = self.adversary.learn(pairs.clean, fake, number, steps)
+            terms["adversary"] = self.adversary.loss(fake)
+        total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        return total, terms | learned
+
+    def _corrected(self, batch: PatchBatch, code: Tensor | None) -> Tensor:
+        with mixed_precision(self._device):
+            image: Tensor = self._network((batch.noisy, batch.filtered, batch.sigma), code)
+        return image
+
+    def close(self) -> None:
+        """End the threads that make slabs."""
+        self._pools.close()
