@@ -79,6 +79,7 @@ class MedEnhance(ScriptedLoadableModule):
             link = f'<a href="https://doi.org/{doi}">doi {doi}</a>'
             parent.acknowledgementText += f"<br>{method}: {authors}, {link}"
         slicer.app.connect("startupCompleted()", registerSampleData)
+        slicer.app.connect("startupCompleted()", registerMenu)
         registerDicomPlugin()
 
 
@@ -96,6 +97,13 @@ def registerSampleData():
     from MedEnhanceTasks import samples
 
     samples.registerSampleData()
+
+
+def registerMenu():
+    """Offer enhancing in the menu of a volume in Slicer's module Data."""
+    folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "MedEnhancePanels")
+    plugin = slicer.qSlicerSubjectHierarchyScriptedPlugin(None)
+    plugin.setPythonSource(os.path.join(folder, "MedEnhanceSubjectHierarchyPlugin.py"))
 
 
 class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -226,6 +234,11 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for index in range(self.ui.tabs.count):
             if self.pageName(index) == name:
                 self.ui.tabs.setCurrentIndex(index)
+
+    def openWith(self, node):
+        """Show the page Enhance with a volume, once the module is open."""
+        self.ui.inputSelector.setCurrentNode(node)
+        self.showPage("enhance")
 
     def onPageChanged(self, index):
         name = self.pageName(index)

@@ -16,9 +16,10 @@ _ROLES = [role for role in results.ROLES if role != "input"]
 
 
 def of(output):
-    """Return the nodes that a result, or None, refers to, without its input."""
+    """Return the nodes that a result, or None, refers to, without its input; what shows frames."""
     linked = [results.linked(output, role) for role in _ROLES]
-    return [node for node in linked if node is not None]
+    shown = bridge.proxyOf(output) if bridge.isSequence(output) else None
+    return [node for node in (*linked, shown) if node is not None]
 
 
 def removable(nodes, output=None):

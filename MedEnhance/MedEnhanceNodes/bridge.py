@@ -46,7 +46,7 @@ def modalityName(modality):
         "CT": _("CT"),
         "MR": _("MR"),
         "PT": _("PET"),
-        "EM": _("Electron microscopy"),
+        "EM": _("Microscopy"),
         "OT": _("Other or unknown"),
     }
     return names.get(modality, modality)

@@ -3,7 +3,8 @@
 Everything goes through MRML (layout, slice and composite nodes), so that Slicer's own controls show
 and change the same things; leaving puts the views back as they were. All views are linked
 meanwhile. What lies over the background, the faded result or a map with Slicer's own legend, is the
-view's foreground. Of frames, the volumes that show the current one are compared.
+view's foreground; a difference hides what is below, whose anatomy would seem to be in it. Of
+frames, the volumes that show the current one are compared.
 """
 
 import slicer
@@ -23,7 +24,7 @@ from MedEnhanceNodes.preview import (
 
 #: The two views of Slicer's side-by-side layout.
 _LEFT, _RIGHT = "Red", "Yellow"
-_OVERLAY_OPACITY = 0.6
+_DIFFERENCE, _MAP_OPACITY = "difference", 0.6
 #: By mode: the layout of Slicer that it takes.
 _LAYOUTS = {
     "sideBySide": "SlicerLayoutSideBySideView",
@@ -82,11 +83,18 @@ class Compare(Showing):
         self.fading = fading
         self._setLayers()
 
-    def leave(self):
-        """Put the views back as they were; but what others have put there stays."""
+    def leave(self, *, keepsResult=False):
+        """Put the views back as they were; but what others have put there stays.
+
+        keepsResult: the views that had the input show the result, unless the input stands in for
+        it.
+        """
         if self.mode != "none":
             self._showLegend(False)
             self._restore(isMoved=self.mode in _LAYOUTS)
+            for composite in map(nodeOf, self._layers) if keepsResult and not self.isInput else ():
+                if composite is not None and composite.GetBackgroundVolumeID() == self._sourceID:
+                    composite.SetBackgroundVolumeID(self._nodeID)
             self.forget()
 
     def forget(self):
@@ -127,7 +135,8 @@ class Compare(Showing):
         if self.mode == "none":
             return
         source, overlay = self._sourceID, self._overlay()
-        layers = (self._nodeID, overlay and overlay.GetID(), _OVERLAY_OPACITY)
+        opacity = 1.0 if self.overlay == _DIFFERENCE else _MAP_OPACITY
+        layers = (self._nodeID, overlay and overlay.GetID(), opacity)
         if self.mode == "fade":
             layers = (source, self._nodeID, self.fading)
         for composite in self._resultViews():

@@ -3,7 +3,7 @@
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.bundles.store import list_bundles
-from MedEnhanceLib.core.sequence_kind import differs_in_contrast
+from MedEnhanceLib.core.sequence_kind import is_filtered_together
 from MedEnhanceNodes import bridge, results, sending
 from MedEnhanceNodes.bridge import modalityOf
 from MedEnhancePanels.errors import PanelError
@@ -63,18 +63,29 @@ def tasks():
     }
 
 
+def isJoint(node, sequence):
+    """Return whether the frames of a node are filtered together by that value of `sequence`."""
+    isStated = sequence == "auto" and is_filtered_together(sending.kindOf(node))
+    return bridge.hasFrames(node) and (isStated or sequence in ("joint", "repeats"))
+
+
 def framesTexts(node):
     """Return a text for each value of the option `sequence`, the automatic one for a node."""
-    isJoint = differs_in_contrast(sending.kindOf(node))
-    automatic = _("Frames: automatic, together") if isJoint else _("Frames: automatic, one by one")
-    return {"auto": automatic, "joint": _("Frames: together"), "each": _("Frames: one by one")}
+    isTogether = isJoint(node, "auto")
+    automatic = (_("Frames: automatic, one by one"), _("Frames: automatic, together"))[isTogether]
+    return {
+        "auto": automatic,
+        "joint": _("Frames: together"),
+        "each": _("Frames: one by one"),
+        "repeats": _("Frames: together, as they repeat each other"),
+    }
 
 
 def lesionsTexts():
-    """Return a text for each value of the option `smooth`."""
+    """Return a text for each value of the option `for_viewing`."""
     return {
         False: _("Faint lesions: keep (default)"),
-        True: _("Faint lesions: smooth with the noise"),
+        True: _("Faint lesions: remove, for viewing"),
     }
 
 
@@ -94,8 +105,8 @@ def biasFieldProblem(node, task):
     return taskProblem(None, task)
 
 
-def smoothProblem(node, task):
-    """Say why `smooth` changes nothing; empty where it does."""
+def viewingProblem(node, task):
+    """Say why `for_viewing` changes nothing; empty where it does."""
     if task != "slices" and modalityOf(node) != "CT":
         return _("Only in CT noise that looks like faint lesions is kept.")
     return taskProblem(None, task)

@@ -32,10 +32,9 @@ def boxOf(roi, volume):
 
 
 def newRegion(volume, name, millimeters):
-    """Make an ROI that is not saved, a cube in the middle of the slice that is looked at."""
+    """Make an ROI, a cube in the middle of the slice that is looked at."""
     side = max(millimeters, 4 * max(volume.GetSpacing()))  # enough voxels in thick slices too
     roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", bridge.uniqueName(name))
-    roi.SetSaveWithScene(False)
     roi.SetSize(side, side, side)
     current = currentSlice(volume)
     if current is not None:
@@ -49,7 +48,7 @@ def problemOf(roi, volume):
     """Say why a volume has no voxels in a region; empty where it has."""
     if roi is None or not bridge.isUsable(volume) or boxOf(roi, volume) is not None:
         return ""
-    text = _("The region “{roi}” lies outside “{name}”: move or enlarge it, or choose None.")
+    text = _("The region “{roi}” lies outside “{name}”: move or enlarge it.")
     return text.format(roi=roi.GetName(), name=volume.GetName())
 
 

@@ -225,8 +225,12 @@ def differenceImage(befores, afters):
 def styleMap(node, role, unit, limit):
     """Color a map on a window up to a limit, and give it a legend with the unit, hidden.
 
-    role: "difference" or "meanDifference", in diverging colors about zero; "uncertainty" or
-    "noise", in perceptually even ones from zero. limit: see `typicalMagnitude`.
+    Args:
+        node: the map.
+        role: "difference" or "meanDifference", in diverging colors about zero; "uncertainty" or
+            "noise", in perceptually even ones from zero.
+        unit: of its values, with what else the legend says of its ends.
+        limit: see `typicalMagnitude`.
     """
     display, isDifference = displayOf(node), role in ("difference", "meanDifference")
     display.SetAndObserveColorNodeID(_DIVERGING if isDifference else _PERCEPTUAL)

@@ -9,6 +9,8 @@ from MedEnhanceNodes import bridge, dicom_source, provenance, sending
 
 #: Attribute with notes on a volume from a compressed file, one a line.
 NOTES = "MedEnhance.notes"
+#: Attribute with what a volume is, where that is no reason for a warning.
+ABOUT = "MedEnhance.about"
 
 
 def warningOf(node):

@@ -15,6 +15,9 @@ from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhanceTasks import enhancement
 
+#: Side of a new region.
+_REGION_MM = 40
+
 
 class EnhancePanel(Page):
     """Page whose choices live in the state; the widgets show it and change it."""
@@ -35,7 +38,7 @@ class EnhancePanel(Page):
         self.bind(
             task=ui.taskComboBox,
             correctBiasField=ui.biasFieldCheckBox,
-            smooth=ui.lesionsComboBox,
+            forViewing=ui.lesionsComboBox,
             scanner=ui.scannerEdit,
             guideVolume=ui.guideSelector,
             outputVolume=ui.outputSelector,
@@ -52,7 +55,9 @@ class EnhancePanel(Page):
         )
         ui.modalityComboBox.activated.connect(self._onModality)
         ui.suggestedGuideButton.clicked.connect(self._onSuggestedGuide)
+        ui.newRoiButton.clicked.connect(self._onNewRegion)
         ui.applyButton.clicked.connect(self.onApply)
+        ui.segmentOnlyButton.clicked.connect(self._onSegmentOnly)
 
     def cleanup(self):
         self.exit()
@@ -90,14 +95,14 @@ class EnhancePanel(Page):
         isBoxAlone = box is not None and state.roiUse == "alone"
         hasMaps = not (isBoxAlone or model_choice.taskProblem(target, task))
         hasField = not (isBoxAlone or model_choice.biasFieldProblem(target, task))
-        hasBlobs = not model_choice.smoothProblem(target, task)
+        hasBlobs = not model_choice.viewingProblem(target, task)
         scanner = self._scanner.options if hasMaps and not isOther else {}
         chosen = {} if isSlices else state.optionsOf(EnhanceConfig)  # those are of noise
         chosen |= scanner
         chosen |= {
             "task": task,
             "correct_bias_field": state.correctBiasField and hasField and not scanner,
-            "smooth": state.smooth and hasBlobs,
+            "for_viewing": state.forViewing and hasBlobs,
             "noise": None if isSlices or isOther else state.noise or None,
             "uncertainty": state.uncertainty and hasMaps and not scanner,
             "device": state.device,
@@ -150,6 +155,10 @@ class EnhancePanel(Page):
     def _onSuggestedGuide(self, *_checked):
         self.state.guideVolume = self._suggestedGuide
 
+    @guarded
+    def _onNewRegion(self, *_checked):
+        self.state.roi = region.newRegion(self.target, _("Region"), _REGION_MM)
+
     def onNewState(self):
         self._shownInput = self.state.inputVolume  # the scene has the result to show
 
@@ -158,7 +167,7 @@ class EnhancePanel(Page):
         self._devices.ask()  # a worker that answers is then warm
 
     def exit(self):
-        """Put the views back as they were."""
+        """End preview and comparison."""
         self.noise.leave()
         self.preview.hide()
         self.result.leave()
@@ -178,8 +187,9 @@ class EnhancePanel(Page):
         fill(ui.taskComboBox, tasks)
         ui.framesComboBox.visible = bridge.hasFrames(target)
         fill(ui.framesComboBox, model_choice.framesTexts(target))
-        hasLesions = not model_choice.smoothProblem(target, state.task)
-        ui.lesionsComboBox.visible, state.smooth = hasLesions, state.smooth and hasLesions
+        hasLesions = not model_choice.viewingProblem(target, state.task)
+        ui.lesionsComboBox.visible = hasLesions
+        state.forViewing = state.forViewing and hasLesions
         fill(ui.lesionsComboBox, model_choice.lesionsTexts())
         fill(ui.deviceComboBox, self._devices.entries, state.device)
         segmenters = {model.name: model.name for model in model_choice.segmentersFor(target)}
@@ -205,7 +215,9 @@ class EnhancePanel(Page):
         taskProblem, scannerProblem = model_choice.taskProblem(target, state.task), ""
         if options.config.scanner is not None:
             scannerProblem = _("Not available while a scanner is inverted.")
-        allow(ui.roiSelector, taskProblem or scannerProblem)
+        for widget in (ui.roiSelector, ui.newRoiButton):
+            allow(widget, taskProblem or scannerProblem)
+        ui.newRoiButton.enabled = ui.newRoiButton.enabled and bridge.isUsable(target)
         ui.roiUseComboBox.visible = state.roi is not None and ui.roiSelector.enabled
         aloneProblem = ""
         if options.isBoxAlone:
@@ -227,8 +239,11 @@ class EnhancePanel(Page):
             allow(checkBox, problem)
             if problem:
                 checkBox.checked = False
-        for widget in (ui.segmenterComboBox, ui.forceSegmenterCheckBox):
+        for widget in (ui.segmenterComboBox, ui.forceSegmenterCheckBox, ui.segmentOnlyButton):
             widget.visible = ui.segmentCheckBox.checked
+        ui.segmentOnlyButton.enabled = not any(
+            job.kind == "segment" for job in self.context.runner.activeJobs()
+        )
         # In a narrow panel a box has no room for all of its text.
         about = model_choice.tasks()[state.task][1]
         ui.taskComboBox.toolTip = f"{ui.taskComboBox.currentText}\n{about}"
@@ -257,11 +272,13 @@ class EnhancePanel(Page):
             return
         problem = dependencies.enhancingProblem() or self.problemOf(self.target, options)
         ui, busy, isQueued = self.ui, self._busy(), self.runs.problemOf(self.target, options)
+        self.noise.follow(None if problem else self.target)
         if problem:
             self.problem.show("info" if self.target is None else "error", problem)
         else:
             notes = [volume_warnings.warningOf(self.target)]
             level = "warning" if any(text for text, _remedy in notes) else "info"
+            notes.append((self.target.GetAttribute(volume_warnings.ABOUT) or "", ""))
             if options.config.sequence == "auto":
                 notes.append(volume_warnings.questionOf(self.target))
             note, remedy = (" ".join(filter(None, texts)) for texts in zip(*notes, strict=True))
@@ -275,7 +292,6 @@ class EnhancePanel(Page):
         ui.previewButton.toolTip = reason or _("Enhance only the slice that is shown, in place")
         ui.planLabel.text = "" if problem else isQueued or self._plan(options)
         ui.planLabel.visible = bool(ui.planLabel.text)
-        self.noise.follow(None if problem else self.target)
 
     def _plan(self, options):
         """Say what the run will do, with which model, where, and for how long."""
@@ -284,20 +300,26 @@ class EnhancePanel(Page):
         if model is None:
             return ""
         self.ui.planLabel.toolTip = model.about
-        what = model_choice.tasks()[state.task][1]
+        what, isJoint = model_choice.tasks()[state.task][1], False
+        if state.task == "noise":
+            isJoint = model_choice.isJoint(self.target, options.config.sequence)
+            if isJoint:
+                what = _("Removes noise from all frames together")
+            elif self.noise.isClean and not state.noise:
+                what = _("Changes hardly anything")
         if options.config.correct_bias_field:
             what = _("{what}; corrects the bias field").format(what=what)
         if options.config.scanner is not None:
             text = _("{what}, inverts the scanner (contrast, sharpness and intensities change)")
             what = text.format(what=what)
-        if options.config.smooth:
+        if options.config.for_viewing:
             what = _("{what}, and small faint lesions with it").format(what=what)
         if options.box is not None:
             texts = _("{what}, first in the region"), _("{what}, only in the region")
             what = texts[options.isBoxAlone].format(what=what)
-        plan = _("{what}. Runs model {model} on the {device}").format(
-            what=what, model=model.name, device=self._devices.nameOf(state.device)
-        )
+        texts = _("{what}. Runs model {model} on the {device}"), _("{what}, on the {device}")
+        device = self._devices.nameOf(state.device)
+        plan = texts[isJoint].format(what=what, model=model.name, device=device)
         # A region alone takes a part of the time, which is not known.
         config = options.config
         expected = "" if options.isBoxAlone else self._devices.expectedText(self.target, config)
@@ -310,6 +332,20 @@ class EnhancePanel(Page):
         if self.result.job is not None:
             return _("Wait for the end of: {title}.").format(title=self.result.job.title)
         return ""
+
+    @guarded
+    def _onSegmentOnly(self, *_checked):
+        """Segment the volume itself: the scene gets no other volume."""
+        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.segmentOnlyButton):
+            return
+        self.context.clearMessage()
+        node = self.target
+        job = enhancement.startSegmenting(self.context.runner, node, self.options)
+        text = _("{name} is segmented; the module Data has the segments and their table.")
+        text = text.format(name=node.GetName())
+        job.onFinished(lambda job: self.context.report(job, text))
+        job.onFinished(self.update)
+        self.update()
 
     @guarded
     def onApply(self, *_checked):

@@ -10,6 +10,9 @@ from MedEnhanceLib.runtime.text import duration_text
 from MedEnhanceNodes import bridge
 from MedEnhancePanels import dependencies
 
+#: Millions of voxels from which on the time of a run tells that of others.
+_LEAST_MILLIONS = 1.0
+
 
 class DeviceChoice:
     """The devices that the job `doctor` finds.
@@ -60,7 +63,7 @@ class DeviceChoice:
             device = job.result.get("device", "")
             if job.state == "done" and self._isBuildDue(device):
                 self._isCompiled = True  # the build makes this time useless for the next one
-            elif job.state == "done":
+            elif job.state == "done" and millions >= _LEAST_MILLIONS:
                 pace = (job.ended - job.started - duration.START_SECONDS) / millions
                 key = _paceKey(device, task)
                 slicer.app.userSettings().setValue(key, max(0.01, float(pace)))

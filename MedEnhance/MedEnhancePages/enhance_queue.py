@@ -90,7 +90,8 @@ class Runs:
             text = _("The region of {name} is ready; the rest follows.")
             self._say("info", text.format(name=output.GetName()))
         elif options.segment and "segmentation" not in job.nodes:
-            self._report(job, ready + " " + _("It was not segmented."))
+            ready += " " + _("It was not segmented; Segment anyway does it all the same.")
+            self._report(job, ready)
         else:  # facts and warnings stand under Result
             self._say("info", ready, "\n".join(job.log))
 

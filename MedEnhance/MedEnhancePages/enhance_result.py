@@ -43,8 +43,7 @@ class ResultArea(Follower):
         for kind in ui.resultSelector.nodeTypes:
             ui.resultSelector.addAttribute(kind, "MedEnhance.derived", "enhanced")
         ui.resultSelector.currentNodeChanged.connect(self._onChosen)
-        ui.inputButton.pressed.connect(lambda: self._showInput(True))
-        ui.inputButton.released.connect(lambda: self._showInput(False))
+        ui.inputButton.toggled.connect(self._onInput)
         ui.compareComboBox.activated.connect(
             lambda _at: self.choose(ui.compareComboBox.currentData)
         )
@@ -125,6 +124,7 @@ class ResultArea(Follower):
         mode = "difference" if compare.overlay == "difference" else compare.mode
         ui.compareComboBox.currentIndex = ui.compareComboBox.findData(mode)
         allow(ui.inputButton, "" if canCompare else problem)
+        ui.inputButton.checked = compare.isInput
         allow(ui.compareComboBox, problem)  # the tool tip says what is not offered
         ui.inputButton.enabled = ui.compareComboBox.enabled = canCompare
 
@@ -179,7 +179,8 @@ class ResultArea(Follower):
             self.context.state.enhancedVolume = results.latestOf(node)
 
     def leave(self):
-        self.compare.leave()
+        """End comparing, as another page or module is shown: the result stays in the views."""
+        self.compare.leave(keepsResult=True)
         self.update()
 
     def forget(self):
@@ -200,6 +201,7 @@ class ResultArea(Follower):
         """Compare in one of the ways of the list; what has to be made first comes after a while."""
         runner, output, compare = self.context.runner, self.output, self.compare
         compare.setOverlay(None)
+        compare.setInput(False)
         if mode == "none":
             compare.leave()
         elif mode == "difference" and results.linked(output, mode) is None:
@@ -248,9 +250,11 @@ class ResultArea(Follower):
             self.compare.show(self.output, "single")
 
     @guarded
-    def _showInput(self, isInput):
-        self._begin()
-        self.compare.setInput(isInput)
+    def _onInput(self, isInput):
+        """Switch between input and result."""
+        if not self._page.isShowing:
+            self._begin()
+            self.compare.setInput(isInput)
 
     @guarded
     def _onMap(self, role, isOn):

@@ -23,6 +23,7 @@ class ModelsPanel(Page):
         ui.defaultButton.clicked.connect(self._onDefault)
         ui.removeButton.clicked.connect(self._onRemove)
         ui.compilerButton.clicked.connect(self._onCompiler)
+        ui.repairButton.clicked.connect(self._onRepair)
         ui.modelList.currentRowChanged.connect(self.update)
 
     def enter(self):
@@ -64,6 +65,13 @@ class ModelsPanel(Page):
         dependencies.offerCompilerAgain()
         self.update()
 
+    @guarded
+    def _onRepair(self, *_checked):
+        self.context.clearMessage()
+        title = _("Check the packages")
+        job = self.context.runner.submit("doctor", {"loads": True}, title=title)
+        self.follow(job, lambda job: dependencies.repair(self.context, job.result["packages"]))
+
     def _ask(self, title, **params):
         if params["action"] != "list":
             self.context.clearMessage()
@@ -97,7 +105,7 @@ class ModelsPanel(Page):
     def show(self):
         ui, model, isIdle = self.ui, self.selected, self.job is None
         ui.progressBar.visible = not isIdle
-        ui.importButton.enabled = isIdle
+        ui.importButton.enabled = ui.repairButton.enabled = isIdle
         ui.compilerButton.visible = dependencies.lacksLibrary()
         ui.defaultButton.enabled = isIdle and model is not None and not model["default"]
         ui.removeButton.enabled = isIdle and model is not None and not model["shipped"]

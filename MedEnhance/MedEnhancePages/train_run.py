@@ -24,8 +24,7 @@ class RunArea:
         self.context, self._page, self._ui = page.context, page, page.ui
         self._run, self.earlier = None, []
         ui = self._ui
-        ui.pauseButton.clicked.connect(lambda *_checked: self._end("paused"))
-        ui.cancelButton.clicked.connect(lambda *_checked: self._end("cancelled"))
+        ui.cancelButton.clicked.connect(self._onEnd)
         ui.runSelector.activated.connect(self._onChosen)
         ui.resumeButton.clicked.connect(self._onResume)
         ui.removeButton.clicked.connect(self._onRemove)
@@ -64,10 +63,8 @@ class RunArea:
 
     def show(self):
         ui, isRunning = self._ui, self.isRunning
-        for button in (ui.pauseButton, ui.cancelButton):
-            button.visible = isRunning
-            button.enabled = isRunning and not self._run.job.wantsCancel
-        ui.pauseButton.visible = isRunning and self._run.job.declares("is_resumable")
+        ui.cancelButton.visible = isRunning
+        ui.cancelButton.enabled = isRunning and not self._run.job.wantsCancel
         ui.startButton.visible = not isRunning
         chosen, isIdle = self._chosen, self._page.job is None
         ui.runsArea.visible = chosen is not None and not isRunning
@@ -75,11 +72,11 @@ class RunArea:
         ui.removeButton.enabled = isIdle
 
     @guarded
-    def _end(self, state):
-        """Stop the run, "paused" or "cancelled"."""
+    def _onEnd(self, *_checked):
+        """End the run for good; the job's own button pauses one that can be resumed."""
         question = _("End {name} for good? It cannot be resumed.").format(name=self._run.name)
-        if state == "paused" or confirm(self._page.widget, _("End run"), question):
-            self._run.stop(state)
+        if confirm(self._page.widget, _("End run"), question):
+            self._run.end()
             self._page.update()
 
     def _onFinished(self, job):

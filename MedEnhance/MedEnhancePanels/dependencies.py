@@ -21,6 +21,7 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.runner import sharedRunner
+from MedEnhancePanels.worker import temporaryFolder
 
 #: Uses of packages: opening, compressing, exporting and samples; everything, with PyTorch.
 COMPRESS, ENHANCE = "compress", "enhance"
@@ -137,9 +138,41 @@ def start(use, isAgreed):
     return sharedRunner().submit(kind, params, title=title, dedicated=True)
 
 
+def repair(context, packages):
+    """Say which packages are installed, and reinstall those that cannot be loaded, if agreed.
+
+    packages: as the job `doctor` has them.
+    """
+    installed = [each for each in packages if each["installed"]]
+    lines = [f"{each['name']} {each['installed']} {each['fault']}".rstrip() for each in installed]
+    broken = [each for each in installed if each["fault"]]
+    if not broken:
+        text = _("All packages that are installed can be loaded.")
+        context.message("info", text, "\n".join(lines))
+        return
+    text = _("These packages cannot be loaded: {names}. Install them again, in the same versions?")
+    text, title = text.format(names=_named(broken)), _("MedEnhance: repair packages")
+    if not slicer.util.confirmOkCancelDisplay(text, title, detailedText="\n".join(lines)):
+        return
+    choosesBuild = _isExtended() and any(each["name"] == "torch" for each in broken)
+    params = {"reinstalls": True, "chooses_build": choosesBuild}
+    params["requirements"] = [f"{each['name']}=={each['installed']}" for each in broken]
+    job = sharedRunner().submit("install", params, title=title, dedicated=True)
+    text = _("Installed again: {names}. Restart Slicer.").format(names=_named(broken))
+    job.onFinished(lambda job: context.report(job, text))
+
+
+def _named(packages):
+    return ", ".join(each["name"] for each in packages)
+
+
+def _isExtended():
+    """Return whether Slicer has the extension PyTorch, by which its builds are chosen."""
+    return hasattr(slicer.modules, "pytorchutils")
+
+
 def _choosesBuild(packages):
-    isExtended = hasattr(slicer.modules, "pytorchutils")  # by the extension PyTorch
-    return isExtended and any(package.name == "torch" for package in packages)
+    return _isExtended() and any(package.name == "torch" for package in packages)
 
 
 def _manager(packages):
@@ -220,7 +253,7 @@ def _installAtOnce(requirements):
     from MedEnhanceLib.runtime.processes import starting_processes
 
     printed = io.StringIO()
-    folder = tempfile.TemporaryDirectory(prefix="medenhance-pip-")
+    folder = tempfile.TemporaryDirectory(prefix="medenhance-pip-", dir=temporaryFolder())
     try:
         with folder, starting_processes(), contextlib.redirect_stdout(printed):
             constraints = write_constraints(Path(folder.name))

@@ -57,6 +57,8 @@ class PanelError(Exception):
             return cls.cancelled()
         if code == "dependency" and hint.startswith("Install"):
             hint = _("Pages offer to install it; scripts call installDependencies(confirm=True).")
+        elif code == "dependency" and hint.startswith("Repair"):
+            hint = _("Press Repair packages… on the page Models.")
         return cls(message, without_commands(hint), code, details)
 
     @classmethod

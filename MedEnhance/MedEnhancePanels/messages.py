@@ -10,12 +10,21 @@ from MedEnhanceLib.runtime.texts import TEMPLATES
 from MedEnhancePanels.errors import PanelError
 
 #: Templates of the library that name a command, as the panel has them.
-_HERE = {"measure": _("to measure σ in even tissue: Measure in a region… (Advanced → Noise)")}
+_HERE = {"measure": _("to measure σ in even tissue: Measure in a region…, above Apply")}
 
 
 def translated(text):
     """Write a Text of the library in the language of Slicer: its template is translated."""
     return text.said(lambda key: _HERE.get(key) or translate("MedEnhanceLib.texts", TEMPLATES[key]))
+
+
+def translatedStage(stage):
+    """Write what the library says that a job does, in the language of Slicer."""
+    return translate("MedEnhanceLib.stages", stage) if stage else stage
+
+
+#: Warnings of a job that are read at once; its log has all.
+_SHOWN = 2
 
 
 class Speaker:
@@ -40,7 +49,10 @@ class Speaker:
             self.showError(job.error)
         else:
             level = "warning" if job.warnings else "info"
-            lines = [text, *map(sentence, job.warnings)]
+            lines = [text, *map(sentence, job.warnings[:_SHOWN])]
+            if len(job.warnings) > _SHOWN:
+                more = _("And {count} more, under Details.")
+                lines.append(more.format(count=len(job.warnings) - _SHOWN))
             self.message(level, "\n".join(lines), "\n".join(job.log))
 
 

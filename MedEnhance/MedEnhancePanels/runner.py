@@ -20,8 +20,8 @@ from MedEnhanceLib.runtime.text import without_commands
 from MedEnhanceLib.runtime.texts import Text
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.job import Job
-from MedEnhancePanels.messages import translated
-from MedEnhancePanels.worker import Worker, encoded
+from MedEnhancePanels.messages import translated, translatedStage
+from MedEnhancePanels.worker import Worker, encoded, temporaryFolder
 
 #: How long a worker may take to stop a cancelled job before it is killed.
 GRACE_MS = 5000
@@ -130,7 +130,7 @@ class Runner:
             self._workspace.remove()
             self._workspace = None
         if any(worker.exitCode for worker in workers):
-            remove_abandoned()
+            remove_abandoned(parent=temporaryFolder())
 
     # --- steps on the main thread -------------------------------------------------------------
 
@@ -260,7 +260,7 @@ class Runner:
             job.reached = True
             self._begin(job, _("starting"))
         elif name == "progress":
-            stage = _("stopping") if job.wantsCancel else more.get("stage")
+            stage = _("stopping") if job.wantsCancel else translatedStage(more.get("stage"))
             job.progress(more.get("fraction") or 0.0, stage, more.get("eta_s"))
         elif name == "log":
             job.keepLog(more.get("message", ""))
@@ -282,7 +282,7 @@ class Runner:
     def _onEnded(self, worker):
         """End the job of a worker that has ended, and remove the files that a crash left."""
         if worker.exitCode:
-            remove_abandoned()
+            remove_abandoned(parent=temporaryFolder())
         if worker in self._workers:
             self._workers.remove(worker)
         if worker is self._shared:
@@ -302,10 +302,10 @@ class Runner:
         """Return this process's private folder; the first call removes those of crashed ones."""
         # Systems clear their temporary folders by age, and Slicer may stay open for weeks.
         if self._workspace is None or not os.path.isdir(self._workspace.folder):
-            remove_abandoned()
+            remove_abandoned(parent=temporaryFolder())
             if self._workspace is not None:
                 self._workspace.remove()
-            self._workspace = Workspace()
+            self._workspace = Workspace(temporaryFolder())
         return str(self._workspace.folder)
 
 

@@ -85,7 +85,7 @@ class State:
     enhancedVolume = NodeReference()
     task = Field.of(EnhanceConfig, "task")
     correctBiasField = Field.of(EnhanceConfig, "correct_bias_field")
-    smooth = Field.of(EnhanceConfig, "smooth")
+    forViewing = Field.of(EnhanceConfig, "for_viewing")
     device = Field.of(EnhanceConfig, "device")
     noise = Field(0.0)  # 1 SD in the units of `chosenFor`; 0 where it is measured
     sequence = Field.of(EnhanceConfig, "sequence")  # of the frames of `chosenFor`

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import qt
+import slicer
 
 from MedEnhanceLib.runtime.machine import memory_kills
 
@@ -126,6 +127,11 @@ class Worker:
         self._onEnded(self)
 
 
+def temporaryFolder():
+    """Return the folder for temporary files that the user chose in Slicer's settings."""
+    return Path(slicer.app.temporaryPath)
+
+
 def encoded(fields):
     """Encode a JSON object as a line for the worker.
 
@@ -154,6 +160,7 @@ def _environment():
     environment = qt.QProcessEnvironment.systemEnvironment()
     library = str(Path(MedEnhanceLib.__file__).resolve().parent.parent)
     variables = {**safe_environment(library), "PYTHONUNBUFFERED": "1"}
+    variables |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporaryFolder()))
     for name, value in variables.items():
         environment.insert(name, value)
     return environment

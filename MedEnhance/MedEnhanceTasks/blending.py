@@ -23,6 +23,8 @@ from MedEnhancePanels.errors import PanelError
 #: Attribute of a result: the checksums of its own voxels, and of those of its parts by role.
 _CHECKSUMS = "MedEnhance.checksums"
 _PARTS = ("input", "full", "difference")
+#: SD of the noise up to which colors show a difference: all that is noise, and what exceeds it.
+_SHOWN_SD = 3
 
 
 def remember(output, voxels):
@@ -167,15 +169,20 @@ def _difference(job, output):
     refuse(pairProblemOf(output))
     source = results.linked(output, "input")
     image = yield from results.differenceImage(*map(bridge.framesOf, (source, output)))
-    limit = results.typicalMagnitude(image)
+    isMean, unit = bridge.hasFrames(output), results.unitOf(source)
+    sigma = provenance.part(output, "results", "measured", "noise").get("sigma")
+    if sigma and not isMean:
+        limit, ends = _SHOWN_SD * sigma, _("{unit}\n(±{count} SD of the noise)")
+        unit = ends.format(unit=unit, count=_SHOWN_SD)
+    else:
+        limit = results.typicalMagnitude(image)
     yield from bridge.checksumSteps(image)
     refuse(pairProblemOf(output))
-    isMean = bridge.hasFrames(output)
     name = _("{name} mean difference") if isMean else _("{name} difference")
     name, shown = name.format(name=source.GetName()), preview.shownVolume(output)
     node = job.nodes["difference"] = bridge.newVolumeLike(shown, name, image)
     role = "meanDifference" if isMean else "difference"
-    results.styleMap(node, role, results.unitOf(source), limit)
+    results.styleMap(node, role, unit, limit)
     results.stamp(node, "difference", output)
     results.link(output, difference=node)
     if not isMean:

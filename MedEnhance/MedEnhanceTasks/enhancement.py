@@ -3,6 +3,7 @@
 start: send the volume → the worker enhances → voxels, maps, labels, table → linked nodes;
     with a region that is first: the same for the region, then for the whole volume
 startPreview: the same for a slice, and first a draft of it, into nodes that no list shows
+startSegmenting: the labels of a volume as it is, in no other volume
 startMeasuring: the noise of a volume, which its previews share, or in a box
 """
 
@@ -84,6 +85,15 @@ def startPreview(runner, node, index, options, region=None, onDraft=None):
     return job
 
 
+def startSegmenting(runner, node, options):
+    """Segment a volume node as it is, without an enhanced copy; returns the Job.
+
+    At its end job.nodes has "segmentation" and "table".
+    """
+    title = _("Segment {name}").format(name=node.GetName())
+    return _Segmenting(runner, node, options).submit("segment", title)
+
+
 def startMeasuring(runner, node, box=None):
     """Measure the noise of a volume node, ahead of its previews, or in a box; returns the Job.
 
@@ -162,7 +172,9 @@ class _Enhancement(NodeJob):
             results.styleMap(nodes[role], role, results.unitOf(source), limit)
             self._describe(nodes[role], role, histories.get(role, ()))
         if "segmentation" in images:
-            self._placeLabels(job, images["segmentation"])
+            _placeLabels(job, images["segmentation"], source, self._names, self._manifest)
+            for role in ("segmentation", "table"):
+                self._noteStrength(nodes[role])
             nodes["segmentation"].SetAttribute(belongings.LABELS, labels)
         linked = {role: nodes.get(role) for role in results.ROLES if role != "input"}
         results.link(output, input=source, **linked)
@@ -170,18 +182,6 @@ class _Enhancement(NodeJob):
         for node in former:  # of voxels that are gone
             results.remove(node)
         yield  # the page shows it in a turn of its own
-
-    def _placeLabels(self, job, image):
-        """Add the segmentation and the table of a result to the scene."""
-        source, names, result = self.node, self._names, job.result
-        labels = results.makeSegmentation(image, source, result["labels"], names["segmentation"])
-        table = results.makeTable(result["table"], source, names["table"])
-        for role, node in (("segmentation", labels), ("table", table)):
-            job.nodes[role] = node
-            results.stamp(node, role, source, result.get("head"), self._manifest)
-            self._noteStrength(node)
-        lines = [table.GetDescription(), *results.limitsOf(table)]
-        table.SetDescription(". ".join(line.rstrip(".") for line in lines) + ".")
 
     def _output(self, image):
         """Return the volume for the result: the user's choice, unchanged so far, or a new one."""
@@ -259,6 +259,47 @@ class _Enhancement(NodeJob):
         isFull = self.options.config.strength in ("auto", "full")
         strength = 1.0 if isFull else float(self.options.config.strength)
         node.SetAttribute(results.STRENGTH, repr(strength))
+
+
+class _Segmenting(NodeJob):
+    """Segments and table of a volume itself."""
+
+    def __init__(self, runner, node, options):
+        super().__init__(runner, node)
+        self._options = options
+
+    def before(self, job):
+        options = self._options
+        yield from send(job, self.node)
+        job.params["output"] = os.path.join(job.folder, "labels.nrrd")
+        config = {"model": options.segmenter, "force_segmenter": options.forceSegmenter}
+        job.params["config"] = config | {"device": options.config.device}
+
+    def place(self, job):
+        image, _history = yield from _take(job.result["outputs"]["output"])
+        manifest = read_object(Path(job.result.get("manifest", "")))
+        _placeLabels(job, image, self.node, _namesFor(self.node, self._options), manifest)
+        yield
+
+
+def _placeLabels(job, image, source, names, manifest):
+    """Add a segmentation and its table to the scene.
+
+    Args:
+        job: whose result lists the labels; its nodes get both.
+        image: of the labels, on the grid of `source`.
+        source: the volume that was segmented, or enhanced before.
+        names: of the nodes, by role.
+        manifest: of the run.
+    """
+    result = job.result
+    labels = results.makeSegmentation(image, source, result["labels"], names["segmentation"])
+    table = results.makeTable(result["table"], source, names["table"])
+    for role, node in (("segmentation", labels), ("table", table)):
+        job.nodes[role] = node
+        results.stamp(node, role, source, result.get("head"), manifest)
+    lines = [table.GetDescription(), *results.limitsOf(table)]
+    table.SetDescription(". ".join(line.rstrip(".") for line in lines) + ".")
 
 
 class _Preview(NodeJob):

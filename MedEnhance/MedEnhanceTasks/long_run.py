@@ -36,9 +36,9 @@ class Run(LongRun):
         self.job.onFinished(self._onFinished)
         runner.run = self
 
-    def stop(self, state):
-        """Stop after a checkpoint: "paused", or "cancelled", which cannot be resumed."""
-        self._endsAs = state
+    def end(self):
+        """Stop for good; a job that is cancelled stops after a checkpoint, and can be resumed."""
+        self._endsAs = "cancelled"
         self.job.cancel()
 
     def _onFinished(self, job):

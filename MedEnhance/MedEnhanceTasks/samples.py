@@ -101,7 +101,7 @@ def load(sample):
     )
     node = wait(job).nodes["output"]
     if sample.steps:
-        node.SetAttribute(volume_warnings.NOTES, _("A sample, damaged on purpose by simulation."))
+        node.SetAttribute(volume_warnings.ABOUT, _("A sample, damaged on purpose by simulation."))
     shown = bridge.proxyOf(node) if bridge.isSequence(node) else node
     slicer.util.setSliceViewerLayers(background=shown, fit=True)
     return node

@@ -61,6 +61,8 @@ class MedEnhanceTestCase(unittest.TestCase):
         folder = tempfile.TemporaryDirectory(prefix="medenhance-test-")
         cls.scratch = cls.enterClassContext(folder)
         cls.enterClassContext(mock.patch.object(tempfile, "tempdir", cls.scratch))
+        cls.addClassCleanup(setattr, slicer.app, "temporaryPath", slicer.app.temporaryPath)
+        slicer.app.temporaryPath = cls.scratch
         paths = {"TMPDIR": cls.scratch, "MEDENHANCE_MODELS": os.path.join(cls.scratch, "models")}
         cls.enterClassContext(mock.patch.dict(os.environ, paths))
 

@@ -57,6 +57,17 @@ class BelongingsTest(MedEnhanceTestCase):
         self.assertEqual(self.removed(), [])
         self.assertTrue(bridge.isInScene(self.source))
 
+    def test_theVolumeThatShowsTheFramesOfASequenceGoesWithIt(self):
+        source = self.sequenceOf("frames", range(3), modality="MR")
+        output = self.sequenceOf("frames enhanced", range(3), modality="MR")
+        results.stamp(output, "enhanced", source)
+        results.link(output, input=source)
+        bridge.play(source, output)
+        shown = [bridge.proxyOf(node) for node in (source, output)]
+        self.result = output
+        self.removed()
+        self.assertEqual([bridge.isInScene(node) for node in shown], [True, False])
+
     def test_anEditedSegmentationStays(self):
         self.edit(self.made["segmentation"])
         self.assertEqual(self.removed(), ["segmentation"])

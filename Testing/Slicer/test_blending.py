@@ -56,6 +56,17 @@ class StrengthTest(ViewTestCase):
         self.assertEqual(output.dtype, np.int16)
         np.testing.assert_array_equal(difference, 5.0)
 
+    def test_aNewDifferenceIsShownUpToThreeTimesTheNoiseWithThatOnItsScale(self):
+        self.results.link(self.output, difference=None)
+        noise = {"sigma": 4.0}
+        provenance.setManifest(self.output, {"results": {"measured": {"noise": noise}}})
+        waiting.wait(blending.startDifference(self.context.runner, self.output))
+        made = self.results.linked(self.output, "difference")
+        display = made.GetDisplayNode()
+        self.assertEqual((display.GetWindow(), display.GetLevel()), (24.0, 0.0))
+        legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(made)
+        self.assertIn("(±3 SD of the noise)", legend.GetTitleText())
+
     def test_itIsWrittenDown(self):
         steps = provenance.historyOf(self.output)
         self.set(0.1 + 0.2)

@@ -179,6 +179,30 @@ class CompareTest(ViewTestCase):
         self.compare.setOverlay(None)
         self.assertEqual((self.shown(), self.bars()), ({self.output.GetID()}, []))
 
+    def test_aDifferenceHidesTheResultWhoseAnatomyWouldSeemToBeInIt(self):
+        self.compare.show(self.output, "single")
+        for role, opacity in (("difference", 1.0), ("uncertainty", 0.6)):
+            self.compare.setOverlay(role)
+            for name in ("Red", "Yellow", "Green"):
+                self.assertAlmostEqual(self.layers(name).GetForegroundOpacity(), opacity)
+
+    def test_theResultStaysWhereItsInputWasUnlessThatStandsInForIt(self):
+        other = self.smallVolume(name="other")
+        self.layers("Green").SetBackgroundVolumeID(other.GetID())
+        layout = self.everything()[0]
+        for mode in ("sideBySide", "fade", "single"):
+            for isInput, stays in ((True, self.source), (False, self.output)):
+                self.compare.show(self.output, mode)
+                self.compare.setOverlay("difference")
+                self.compare.setInput(isInput)
+                self.compare.leave(keepsResult=True)
+                self.assertEqual(self.everything()[0], layout)
+                for name in ("Red", "Yellow"):
+                    self.assertEqual(self.ids(name), (stays.GetID(), None))
+                self.assertEqual(self.ids("Green"), (other.GetID(), None))
+            for name in ("Red", "Yellow"):
+                self.layers(name).SetBackgroundVolumeID(self.source.GetID())
+
     def bars(self):
         """Titles of the color bars that are shown."""
         bars = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")

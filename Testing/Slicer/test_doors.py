@@ -115,12 +115,11 @@ class LogicTest(DoorTestCase):
 class PageTest(DoorTestCase):
     PAGES = ("enhance", "compress")
 
-    def rows(self):
-        """Job, which is that of a page, option and row of each that a page has."""
+    def rows(self, job):
+        """Option and row of each that a page has."""
         for key, row in ROWS.items():
-            for job in (each for each in self.PAGES if row.panel):
-                if hasattr(self.widget.panels[job].ui, next(iter(row.panel))):
-                    yield job, key, row
+            if row.panel and hasattr(self.widget.panels[job].ui, next(iter(row.panel))):
+                yield key, row
 
     def test_everyWidgetHasARow(self):
         named = {name for row in ROWS.values() for name in row.panel}
@@ -128,8 +127,14 @@ class PageTest(DoorTestCase):
             bound = {widget.objectName for _field, widget, _kind in self.widget.panels[page]._bound}
             self.assertEqual(bound - named, _OF_NODES if page == "enhance" else set())
 
-    def test_anOptionGoesFromItsWidgetToTheJob(self):
-        for job, name, row in self.rows():
+    def test_anOptionOfEnhancingGoesFromItsWidgetToTheJob(self):
+        self.assertGoesToTheJob("enhance")
+
+    def test_anOptionOfCompressingGoesFromItsWidgetToTheJob(self):
+        self.assertGoesToTheJob("compress")
+
+    def assertGoesToTheJob(self, job):
+        for name, row in self.rows(job):
             with self.subTest(page=job, option=name):
                 self.showPage(job)
                 self.begin(row)

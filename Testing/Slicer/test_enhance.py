@@ -11,6 +11,7 @@ import vtk
 from enhance_testing import EnhanceTestCase
 from medenhance_testing import copyOfModel, slow
 
+from MedEnhanceNodes import volume_warnings
 from MedEnhancePanels.errors import PanelError
 from MedEnhanceTasks import enhancement
 
@@ -53,18 +54,18 @@ class ChoicesTest(EnhanceTestCase):
         ui, node = self.ui, self.smallVolume(name="scan", modality="CT")
         self.choose(node)
         self.assertEqual(ui.lesionsComboBox.currentText, "Faint lesions: keep (default)")
-        self.assertFalse(self.panel.options.config.smooth)
+        self.assertFalse(self.panel.options.config.for_viewing)
         self.pick(ui.lesionsComboBox, True)
-        self.assertTrue(self.panel.options.config.smooth)
+        self.assertTrue(self.panel.options.config.for_viewing)
         self.assertIn("Removes noise, and small faint lesions with it.", ui.planLabel.text)
         for another in (lambda: self.pick(ui.taskComboBox, "slices"), lambda: self.mr(node)):
             another()
             self.assertTrue(ui.lesionsComboBox.isHidden())
-            self.assertFalse(self.panel.options.config.smooth)
+            self.assertFalse(self.panel.options.config.for_viewing)
             self.pick(ui.taskComboBox, "noise")
             self.assertNotIn("lesions", ui.planLabel.text)
             self.setModality(node, "CT")
-            self.assertFalse(self.panel.options.config.smooth)
+            self.assertFalse(self.panel.options.config.for_viewing)
             self.pick(ui.lesionsComboBox, True)
 
     def mr(self, node):
@@ -124,7 +125,7 @@ class ChoicesTest(EnhanceTestCase):
             self.assertIn("Trained on", self.ui.planLabel.toolTip)
         box = self.ui.modalityComboBox
         texts, never = [box.itemText(at) for at in range(box.count)], "(not enhanced)"
-        self.assertEqual(texts, ["CT", "MR", f"Electron microscopy {never}", "Other or unknown"])
+        self.assertEqual(texts, ["CT", "MR", f"Microscopy {never}", "Other or unknown"])
         self.setModality(node, "PT")
         self.assertFalse(self.ui.applyButton.enabled)
         for word in ("PET", "tracer", "CT and MR"):
@@ -441,6 +442,23 @@ class ApplyTest(EnhanceTestCase):
         hierarchy.SetItemAttribute(item, names.GetDICOMPatientIDAttributeName(), patient)
         hierarchy.SetItemAttribute(study, names.GetDICOMStudyDateAttributeName(), day)
         hierarchy.SetItemParent(study, item)
+
+    def test_whatASampleIsIsNoWarning(self):
+        node = self.smallVolume(modality="MR")
+        node.SetAttribute(volume_warnings.ABOUT, "A sample, damaged on purpose by simulation.")
+        self.choose(node)
+        self.assertIn("A sample, damaged on purpose", self.ui.problemLabel.text)
+        self.assertEqual(self.ui.problemIcon.accessibleName, "Information")
+
+    def test_theTimeOfATinyVolumeIsNoMeasureForOthers(self):
+        self.addCleanup(slicer.app.userSettings().remove, "MedEnhance/Pace")
+        for shape, isLearned in (((8, 24, 20), False), ((100, 100, 101), True)):
+            node = slicer.util.addVolumeFromArray(np.zeros(shape, np.uint8))
+            job = mock.Mock(state="done", result={"device": "cpu"}, started=0, ended=9)
+            self.context.devices.rememberPace(node, "noise", job)
+            job.onFinished.call_args.args[0](job)
+            isThere = slicer.app.userSettings().contains("MedEnhance/Pace/cpu/noise")
+            self.assertEqual(isThere, isLearned)
 
     def test_theExpectedTimeStandsUnderTheButton(self):
         """By the last run on the device; of none, by the compiled library and its build."""

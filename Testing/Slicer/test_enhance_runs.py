@@ -34,6 +34,24 @@ for job, kind, params in orders():
 """
 )
 
+#: A worker that labels the bright half of a volume.
+LABELING = (
+    WORKER
+    + """
+import numpy as np
+from MedEnhanceLib.io import stepwise
+for job, kind, params in orders():
+    if kind != "segment":
+        report(job, "result", choice={"name": "cpu"}, devices=[], cpu_threads=1, noise=None)
+        continue
+    source = stepwise.NrrdFile(params["input"])
+    labels = [np.uint8(source.voxels > np.median(source.voxels))]
+    list(stepwise.write(params["output"], labels, source.geometry, {}))
+    found = {"labels": [{"value": 1, "name": "bright"}]}
+    found["table"] = [{"label": "bright", "voxels": 3}]
+    report(job, "result", outputs={"output": params["output"]}, **found)
+"""
+)
 #: In place of the copy: the slices that were asked for, plus 7.
 SLICES = """
         import numpy as np
@@ -55,6 +73,28 @@ DRAFT = """
             report(job, "error", code="input", message="no", hint="Never.")
             continue
 """
+
+
+class SegmentOnlyTest(EnhanceTestCase):
+    def test_aVolumeIsSegmentedWithoutACopyOfIt(self):
+        self.replaceWorker(LABELING)
+        node = self.brain()
+        self.choose(node)
+        self.assertTrue(self.ui.segmentOnlyButton.isHidden())
+        self.ui.segmentCheckBox.checked = True
+        self.processEvents(80)
+        volumes = slicer.util.getNodesByClass("vtkMRMLVolumeNode")
+        self.ui.segmentOnlyButton.click()
+        self.assertFalse(self.ui.segmentOnlyButton.enabled)
+        self.waitUntil(lambda: "is segmented" in self.message, 60)
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLVolumeNode"), volumes)
+        (labels,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        self.assertEqual(labels.GetSegmentation().GetNthSegment(0).GetName(), "bright")
+        self.assertIs(labels.GetParentTransformNode(), node.GetParentTransformNode())
+        (table,) = slicer.util.getNodesByClass("vtkMRMLTableNode")
+        self.assertEqual(table.GetCellText(0, 0), "bright")
+        self.assertIn("Research use only", labels.GetAttribute("MedEnhance.use"))
+        self.assertTrue(self.ui.segmentOnlyButton.enabled)
 
 
 class ThinSlicesTest(EnhanceTestCase):
@@ -602,7 +642,9 @@ class AnswersTest(EnhanceTestCase):
         output = job.nodes["output"]
         np.testing.assert_array_equal(*map(slicer.util.arrayFromVolume, (output, node)))
         self.assertEqual(set(job.nodes), {"output"})
-        said = ["scan enhanced is ready. It was not segmented."]
+        said = [
+            "scan enhanced is ready. It was not segmented; Segment anyway does it all the same."
+        ]
         said.append("Not segmented: unlike the images of the model.")
         self.assertEqual(self.message.splitlines(), said)
         self.assertEqual(self.widget.ui.messageIcon.accessibleName, "Warning")

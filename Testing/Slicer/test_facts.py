@@ -1,5 +1,6 @@
 """The facts of a result: warnings and what its uncertainty means, also in a scene opened later."""
 
+import re
 from unittest import mock
 
 import numpy as np
@@ -87,6 +88,32 @@ class FactsTest(EnhanceTestCase):
         self.assertEqual(lines[0], "Entfernt ±10, etwa 15 % des Fehlers.")
         self.assertIn("because es schwach ist", lines[1])
         self.assertEqual(warning, german["no-structure"])
+
+    def test_directionsNameWhatThePageHas(self):
+        said = messages.translated(text("measure", command="medenhance noise", place="1,2,3"))
+        self.assertEqual(said, "to measure σ in even tissue: Measure in a region…, above Apply")
+        self.assertLess(self.ui.regionButton.y, self.ui.applyButton.y)
+
+    def test_aMadeUpLanguageLeavesNoEnglishInVerdictFactsAndStages(self):
+        """Numbers, names and signs stay."""
+
+        def madeUp(_context, text):
+            return re.sub(r"(\{[^}]*\})|[A-Za-z]", lambda each: each[1] or "x", text)
+
+        reason = text("weak").to_json()
+        noise = {"sigma": 20.0, "units": "HU", "share_removed": 0.5, "changed": 10.0}
+        measured = {"noise": noise | {"reason": reason}, "bias_field": {"corrected": True}}
+        output = self.result(measured=measured, warnings=[ModelWarning("no-structure").to_json()])
+        job = self.context.runner.submit("", {}, title="")
+        with mock.patch.object(messages, "translate", madeUp):
+            lines = [*result_texts.findingsOf(output), *provenance.warningsOf(output)[0][1:]]
+            fields = {"event": "progress", "fraction": 0.5, "stage": "removing noise"}
+            self.context.runner._onFields(job, fields)
+        words = re.findall("[A-Za-z]+", " ".join([*lines, job.stage]))
+        self.assertGreater(len(words), 20)
+        self.assertEqual(
+            {word for word in words if set(word.lower()) != {"x"}}, {"HU", "SD"} & {*words}
+        )
 
     def test_aManifestOfAnotherHandBreaksNothing(self):
         output = self.result(warnings=7, uncertainty="big")

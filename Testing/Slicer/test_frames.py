@@ -9,7 +9,8 @@ from medenhance_testing import MedEnhanceTestCase, finished
 from test_enhance_runs import STUB
 
 import MedEnhanceLib
-from MedEnhanceNodes import bridge, dicom_source, results, sending
+from MedEnhanceLib.runtime.texts import text
+from MedEnhanceNodes import bridge, dicom_source, preview, results, sending
 from MedEnhanceNodes.preview import compositeOf
 
 ELEMENT, LABELS = "MultiVolume.FrameIdentifyingDICOMTagName", "MultiVolume.FrameLabels"
@@ -144,6 +145,43 @@ class FramesOnThePageTest(EnhanceTestCase):
         ui.noiseSpinBox.value = 2.0  # neither choice clears the other
         config = self.panel.options.config
         self.assertEqual((config.sequence, config.noise), ("joint", 2.0))
+
+    def test_planAndVerdictAreThoseOfTheFilteringThatIsChosen(self):
+        ui = self.ui
+        self.context.state.device = "cpu"
+        self.choose(self.sequenceOf("frames", range(2), modality="MR"))
+        noise = {"sigma": 4.0, "verdict": "clean", "is_certain": True}
+        noise |= text("clean", level="SNR 90").to_json()
+        self.panel.noise.take({"noise": noise})
+        for choice, plan, verdict in (
+            ("each", "Changes hardly anything. Runs model mr on the CPU", "Clean (SNR 90)"),
+            (
+                "joint",
+                "Removes noise from all frames together, on the CPU",
+                "Noise ±4 (1 SD). The run",
+            ),
+        ):
+            self.pick(ui.framesComboBox, choice)
+            self.assertEqual(ui.planLabel.text.partition(", about")[0].rstrip("."), plan)
+            self.assertEqual(ui.verdictLabel.text[: len(verdict)], verdict)
+
+    def test_theRowsOfTheTableOfOddFramesShowTheirFrames(self):
+        ui, node = self.ui, self.sequenceOf("frames", range(8), modality="MR")
+        self.choose(node)
+        self.assertTrue(ui.oddTable.isHidden())
+        odd = [text("odd_level", frame=2, amount=4), text("odd_position", frame=6, amount=3)]
+        noise = {"sigma": 4.0, "is_certain": True, **text("noise", level="±4").to_json()}
+        noise["odd_frames"] = [each.to_json() for each in odd]
+        self.panel.noise.take({"noise": noise})
+        self.assertFalse(ui.oddTable.isHidden())
+        cells = [[ui.oddTable.item(row, at).text() for at in range(2)] for row in range(2)]
+        said = [["2", "4 times the level of the others."], ["6", "Moved by about 3 voxels."]]
+        self.assertEqual(cells, said)
+        for row, frame in ((1, 6), (0, 2)):
+            ui.oddTable.selectRow(row)
+            self.assertEqual(preview.shownFrame(node), frame)
+        self.choose(self.smallVolume(modality="MR"))
+        self.assertTrue(ui.oddTable.isHidden())
 
     def test_theResultOfASequenceKeepsIndexAndKindAndItsWarningIsShown(self):
         node = self.sequenceOf("echoes", [4.6, 9.2], unit="ms", modality="MR")

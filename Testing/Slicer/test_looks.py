@@ -1,6 +1,7 @@
 """What the tests of the panel catch, and the looks of its pages."""
 
 import os
+import sys
 import unittest
 from pathlib import Path
 
@@ -22,10 +23,14 @@ class CatchingTest(MedEnhanceTestCase):
         unittest.TestSuite([Inner()]).run(result)
         return "".join(text for _test, text in [*result.failures, *result.errors])
 
-    def test_anExceptionInASlotAndWhatSlicerWouldRefuseFail(self):
+    def test_anExceptionInASlotFails(self):
         button = qt.QPushButton()
         button.clicked.connect(lambda: {}["missing"])
         self.assertIn("KeyError", self.failuresOf(button.click))
+
+    @unittest.skipUnless("SlicerHost.pythonqt" in sys.modules, "it is the stand-in's own message")
+    def test_whatSlicerWouldRefuseFails(self):
+        button = qt.QPushButton()
         wrong = self.failuresOf(lambda: button.connect("clicked(int)", print))
         self.assertIn("has no signal clicked(int)", wrong)
 

@@ -16,7 +16,7 @@ import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.jobs.job import JOBS
 from MedEnhanceLib.runtime import dependencies as library
 from MedEnhanceLib.runtime.resources import resource_folder
-from MedEnhanceNodes import results
+from MedEnhanceNodes import preview, results
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import PanelError
 from MedEnhanceTasks import samples
@@ -98,7 +98,7 @@ class QuestionTest(MedEnhanceTestCase):
         for count in (0, 1):
             qt.QTimer.singleShot(100, answer)  # while the click below waits
             self.ui.cancelButton.click()
-            self.assertEqual(run.stop.mock_calls, [mock.call("cancelled")] * count)
+            self.assertEqual(run.end.mock_calls, [mock.call()] * count)
         self.assertEqual(asked, ["End my-run for good? It cannot be resumed."] * 2)
         run.isActive = False
         self.panel.runs.recall("")
@@ -163,7 +163,7 @@ class SampleTest(MedEnhanceTestCase):
         noisy = self.context.state.inputVolume
         self.assertIsNotNone(noisy, self.message)
         self.assertEqual(noisy.GetName(), "MNI152T1-noisy")
-        self.assertIn("on purpose", noisy.GetAttribute("MedEnhance.notes"))
+        self.assertIn("on purpose", noisy.GetAttribute("MedEnhance.about"))
         self.assertSameVoxels(noisy, samples.load(samples.SAMPLES[0]))
 
     def test_theScanOfTheDemoIsLoadedAsItIsWithItsGradients(self):
@@ -205,6 +205,27 @@ class JobBarTest(MedEnhanceTestCase):
         self.assertEqual(window.statusBar().currentMessage(), "")
         self.assertTrue(ui.jobFrame.isHidden())
         self.widget.enter()
+
+    def test_theMenuOfAVolumeInDataOpensThePageWithIt(self):
+        handler = slicer.qSlicerSubjectHierarchyPluginHandler.instance()
+        plugin, hierarchy = handler.pluginByName("MedEnhance"), handler.subjectHierarchyNode()
+        (action,) = plugin.itemContextMenuActions()
+        first, second = self.smallVolume(name="first"), self.smallVolume(name="second")
+        labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")
+        folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), "folder")
+        items = [hierarchy.GetItemByDataNode(node) for node in (first, second, labels)]
+        for item, isOffered in zip([*items, folder], (True, True, False, False), strict=True):
+            plugin.showContextMenuActionsForItem(item)
+            self.assertEqual(action.visible, isOffered)
+        self.choose(first)
+        self.widget.showPage("models")
+        self.widget.parent.exit()
+        handler.setCurrentItem(items[1])
+        action.trigger()
+        self.processEvents(80)
+        state = self.context.state
+        self.assertEqual((state.page, state.inputVolume), ("enhance", second))
+        self.assertTrue(preview.isShown(second))
 
     def test_aUsualLineIsReadWholeInANarrowPanel(self):
         self.widget.parent.resize(400, 600)

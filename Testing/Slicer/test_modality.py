@@ -119,7 +119,7 @@ class ModalityTest(EnhanceTestCase):
         self.assertEqual(self.shown, "MR (guessed)")
         node.SetSpacing(1e-6, 1e-6, 1e-6)
         self.processEvents(80)
-        self.assertEqual(self.shown, "Electron microscopy (guessed) (not enhanced)")
+        self.assertEqual(self.shown, "Microscopy (guessed) (not enhanced)")
 
     @slow
     def test_applyConfirmsAGuessAndItsResultNamesItAfterTheVerdict(self):

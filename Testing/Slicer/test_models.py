@@ -10,6 +10,8 @@ import slicer
 from medenhance_testing import MedEnhanceTestCase, copyOfModel, slow
 
 from MedEnhanceLib.runtime.resources import resource_folder
+from MedEnhancePanels import dependencies
+from MedEnhancePanels.errors import PanelError
 
 #: The codec's networks are chosen by the codec itself, and are no choice of a user.
 SHIPPED = sorted(
@@ -53,6 +55,30 @@ class ModelsTest(MedEnhanceTestCase):
         folder = Path(self.folder, "zipped")
         copyOfModel("mr", folder / "mine")
         return shutil.make_archive(str(folder), "zip", folder)
+
+    def test_brokenPackagesAreInstalledAgainInTheirVersionsIfAgreed(self):
+        packages = [
+            {"name": "torch", "installed": "2.6.0", "fault": "libcudart.so is missing"},
+            {"name": "nibabel", "installed": "5.3", "fault": ""},
+            {"name": "av", "installed": None, "fault": ""},
+        ]
+        ask = "slicer.util.confirmOkCancelDisplay"
+        with mock.patch.object(self.context.runner, "submit") as submit:
+            with mock.patch(ask, return_value=False) as asked:
+                dependencies.repair(self.context, packages)
+            submit.assert_not_called()
+            lines = ["torch 2.6.0 libcudart.so is missing", "nibabel 5.3"]
+            self.assertEqual(asked.call_args.kwargs["detailedText"].splitlines(), lines)
+            with mock.patch(ask, return_value=True):
+                dependencies.repair(self.context, packages)
+        kind, params = submit.call_args.args
+        wanted = {"requirements": ["torch==2.6.0"], "reinstalls": True, "chooses_build": False}
+        self.assertEqual((kind, params), ("install", wanted))
+        dependencies.repair(self.context, packages[1:])
+        self.assertEqual(self.message, "All packages that are installed can be loaded.")
+        hint = "Repair what the reason names: a system library. Or install torch again."
+        error = PanelError.fromLibrary("torch cannot be loaded", hint, "dependency")
+        self.assertIn("Repair packages… on the page Models", error.text)
 
     def choose(self, name):
         names = [model["name"] for model in self.panel.models]

@@ -57,6 +57,15 @@ class BoxTest(WithRegions, EnhanceTestCase):
         roi.SetAndObserveObjectToNodeMatrix(turn.GetMatrix())
         self.assertEqual(region.boxOf(roi, node), ((3, 6), (9, 16), (7, 14)))
 
+    def test_aNewOneIsPlacedInTheSliceThatIsShownAndChosen(self):
+        self.choose(self.smallVolume(shape=(8, 60, 60), modality="MR"))
+        self.assertTrue(self.ui.newRoiButton.enabled)
+        self.ui.newRoiButton.click()
+        self.processEvents(80)
+        self.assertIsNotNone(self.panel.options.box)
+        self.assertIs(self.ui.roiSelector.currentNode(), self.context.state.roi)
+        self.assertTrue(self.context.state.roi.GetSaveWithScene())
+
     def test_aRegionOutsideIsAProblemUntilItIsMoved(self):
         node = self.smallVolume(modality="MR")
         self.choose(node)

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 from unittest import mock
 
 import qt
@@ -112,6 +113,19 @@ for job, kind, params in orders():
             finally:
                 runner.shutdown()
         self.assertEqual([name for name in os.listdir(folder) if name.endswith(".ran")], [])
+
+    def test_temporaryFilesOfPanelAndWorkersLieWhereSlicersSettingsSay(self):
+        folder = self.temporaryFolder()
+        self.addCleanup(setattr, slicer.app, "temporaryPath", slicer.app.temporaryPath)
+        slicer.app.temporaryPath = folder
+        asks = f"{WORKER}\nimport tempfile\nfor job, *_rest in orders():\n"
+        asks += "    report(job, 'result', at=tempfile.gettempdir())"
+        runner = Runner([pythonExecutable(), "-c", asks])
+        job = runner.submit("ping", {}, title="Ping")
+        self.assertEqual(Path(job.folder).parent.parent, Path(folder))
+        self.assertEqual(self.finish(job).result["at"], folder)
+        runner.shutdown()
+        self.assertEqual(os.listdir(folder), [])
 
     def test_noProgramOfTheCurrentFolderIsTakenForPython(self):
         """Windows looks there first; so does a PATH that names it."""

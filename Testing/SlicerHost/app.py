@@ -6,14 +6,14 @@ import tempfile
 import slicer
 
 from SlicerHost import qt
-from SlicerHost.standins import behavior, make, part
+from SlicerHost.standins import behavior, make, part, stored
 
 
 @behavior()
 class qSlicerCoreApplication:
     """Settings and files in a folder of its own, and the way to scene, logics and managers."""
 
-    temporaryPath, slicerHome = property(part("folder.name")), property(part("home"))
+    temporaryPath, slicerHome = stored("", lambda _self: None), property(part("home"))
     userSettings = settings = part("settings")
     applicationLogic, moduleManager = part("logic"), part("modules")
     coreIOManager, dicomDatabase = part("io"), part("dicom")
@@ -23,7 +23,7 @@ class qSlicerCoreApplication:
     def construct(self):
         state = self._own
         state.folder = tempfile.TemporaryDirectory(prefix="SlicerHost-")
-        state.home = f"{state.folder.name}/home"
+        self.temporaryPath, state.home = state.folder.name, f"{state.folder.name}/home"
         os.makedirs(f"{state.home}/bin")
         qt.QCoreApplication.setOrganizationName("NA-MIC")
         qt.QCoreApplication.setApplicationName("Slicer")

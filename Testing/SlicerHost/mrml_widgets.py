@@ -1,5 +1,8 @@
 """Behavior of Slicer's widgets that show nodes of a scene."""
 
+import importlib.util
+from pathlib import Path
+
 import slicer
 import vtk
 
@@ -280,3 +283,64 @@ class qMRMLSubjectHierarchyTreeView:
         rows, how = self._own.rows, qt.Qt.MatchWildcard | qt.Qt.MatchRecursive
         every = rows.match(rows.index(0, 0), qt.Qt.DisplayRole, "*", -1, how)
         return {index.data(self._ITEM): index for index in every}
+
+
+@behavior(name="")
+class qSlicerSubjectHierarchyAbstractPlugin:
+    """Has a name."""
+
+
+@behavior()
+class qSlicerSubjectHierarchyScriptedPlugin:
+    """Asks its script, whose class has the name of the file."""
+
+    self, pythonSource = part("python"), part("path")
+
+    def setPythonSource(self, path):
+        name = Path(path).stem
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        self._own.path, self._own.python = path, getattr(module, name)(self)
+        setattr(slicer, name, self._own.python)
+        return True
+
+    def itemContextMenuActions(self):
+        return self._own.python.itemContextMenuActions()
+
+    def showContextMenuActionsForItem(self, item):
+        for action in self.itemContextMenuActions():
+            action.visible = False
+        self._own.python.showContextMenuActionsForItem(item)
+
+
+@behavior()
+class qSlicerSubjectHierarchyPluginHandler:
+    """The one that knows all plugins, and the item whose menu is open."""
+
+    currentItem, registeredPlugins = part("item"), part("plugins")
+
+    def construct(self):
+        self._own.item, self._own.plugins = 0, []
+
+    @staticmethod
+    def instance():
+        if not _handlers:
+            _handlers.append(make("qSlicerSubjectHierarchyPluginHandler")())
+        return _handlers[0]
+
+    def registerPlugin(self, plugin):
+        self._own.plugins.append(plugin)
+        return True
+
+    def setCurrentItem(self, item):
+        self._own.item = item
+
+    def subjectHierarchyNode(self):
+        return slicer.mrmlScene.GetSubjectHierarchyNode()
+
+    def pluginByName(self, name):
+        return next((each for each in self._own.plugins if each.name == name), None)
+
+
+_handlers = []
