@@ -19,6 +19,7 @@ from MedEnhanceLib.runtime.dependencies import imported_when_used
 
 if TYPE_CHECKING:
     from MedEnhanceLib.api import (
+        compare,
         compress,
         decompress,
         degrade,
@@ -65,6 +66,7 @@ __all__ = [
     "OutputError",
     "Volume",
     "__version__",
+    "compare",
     "compress",
     "decompress",
     "degrade",

@@ -24,6 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib import gradprom, hqg, io, unicompress
+from MedEnhanceLib.core.diffusion_gradients import gradients_of
+from MedEnhanceLib.core.exchange import Axes
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.modality import ModalityName
 from MedEnhanceLib.core.options import (
@@ -36,17 +38,19 @@ from MedEnhanceLib.core.options import (
     option_of,
     shared,
 )
-from MedEnhanceLib.core.volume import ImageLike, Volume, as_volume
-from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.core.volume import ImageLike, Volume, as_volume, is_array
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import SegmentConfig
+from MedEnhanceLib.hqg import error_left
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.error_left import ErrorLeft
 from MedEnhanceLib.hqg.noise_verdict import NoiseVerdict, measured_noise, refuse_two_regions
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_content
 from MedEnhanceLib.jobs.enhancing import SegmenterChoice, enhance_volume, manifest_of
 from MedEnhanceLib.jobs.failures import device_errors
 from MedEnhanceLib.jobs.files import AUTO
-from MedEnhanceLib.jobs.kinds.measure_scanner import volumes_in
+from MedEnhanceLib.jobs.kinds.measure_scanner import LoadedInTurn, refuse_shared, volumes_in
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, degraded, described, inspect_volume
 from MedEnhanceLib.runtime.dependencies import imported
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
@@ -120,14 +124,23 @@ class VolumeCall(Options):
         ImageLike,
         About(
             help="a Volume, a path, a SimpleITK or nibabel image, a MONAI MetaTensor, or an array "
-            "[slice, row, column] with spacing or affine"
+            '[slice, row, column] (axes="IJK": [column, row, slice]) with spacing or affine'
         ),
     ] = field(kw_only=False)
     affine: npt.ArrayLike | None = option(
         None, help="affine of an array, 4×4: (column, row, slice) → mm in RAS; or give spacing"
     )
     spacing: npt.ArrayLike | None = option(
-        None, help="spacing of an array: mm between columns, rows and slices"
+        None,
+        help="spacing of an array: mm between columns, rows and slices, whatever its axes",
+    )
+    axes: Axes | None = option(
+        None,
+        help='axes of an array: "IJK" as nibabel and TorchIO, [column, row, slice], "KJI" as '
+        "SimpleITK, [slice, row, column]; None: KJI, with a warning if it is more likely IJK",
+    )
+    bvals: npt.ArrayLike | None = option(
+        None, help="b-value of each frame of diffusion, s/mm², for what has no .bval beside it"
     )
     modality: ModalityName | None = option(
         None, help='"CT", "MR" …; None: that of the volume, else guessed from its values'
@@ -145,20 +158,44 @@ class VolumeCall(Options):
         Args:
             monitor: receives progress, and warnings of data whose meaning is uncertain.
             scratch: as in `io.load`; None: all voxels are read into memory.
-        Raises as `io.load` and `as_volume` do, and ConfigError for affine or spacing of a file.
+        Raises as `io.load` and `as_volume` do, and ConfigError for what a file has itself.
         """
         given = self.volume
         if isinstance(given, str | os.PathLike):
-            if self.affine is not None or self.spacing is not None:
-                raise ConfigError("affine or spacing is given for a file", "A file has its own.")
+            own = (self.affine, self.spacing, self.axes, self.bvals)
+            if any(each is not None for each in own):
+                raise ConfigError(
+                    "affine, spacing, axes or bvals is given for a file", "It has its own."
+                )
             monitor.progress(0.0, "loading the volume")
             return io.load(
                 local_path(given), modality=self.modality, scratch=scratch, monitor=monitor
             )
-        volume = as_volume(given, affine=self.affine, spacing=self.spacing, modality=self.modality)
+        volume = as_volume(
+            given,
+            affine=self.affine,
+            spacing=self.spacing,
+            axes=self.axes,
+            modality=self.modality,
+            warn=monitor.warn,
+        )
         if volume is not given:
             warn_of_content(volume, type(given).__name__, monitor)
-        return volume
+        return volume if self.bvals is None else _weighted(volume, self.bvals)
+
+
+def _weighted(volume: Volume, b_values: npt.ArrayLike) -> Volume:
+    """Return a sequence with the b-values of its frames; ConfigError if they are not such."""
+    frames = volume.shape[0] if volume.is_sequence else 1
+    try:
+        values = np.asarray(b_values, np.float64)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if values.shape != (frames,) or not (np.isfinite(values) & (values >= 0)).all():
+        raise ConfigError(
+            f"bvals are not {frames} b-values of at least 0", "Give one of each frame, in s/mm²."
+        )
+    return replace(volume, gradients=gradients_of(values, np.zeros((frames, 3))))
 
 
 def takes(declaration: Callable[P, C]) -> Callable[[Callable[[C], R]], Callable[P, R]]:
@@ -216,7 +253,10 @@ class EnhanceCall(VolumeCall, SegmenterChoice, EnhanceConfig):
 
 @takes(EnhanceCall)
 def enhance(call: EnhanceCall) -> Enhanced:
-    """Enhance a volume; type and units stay, and its grid except for the task slices.
+    """Enhance a volume; an array is [slice, row, column], of nibabel with axes="IJK".
+
+    Type and units stay, and the grid except for the task slices. `result.volume.numpy()` has the
+    axes of the array.
 
     Args:
         call: the volume and the options.
@@ -272,16 +312,59 @@ def _as_volumes(guides: Any, volume: Volume, call: VolumeCall) -> list[Volume]:
     """Convert guides to volumes; an array lies on the grid of the volume."""
     volumes = []
     for each in guides if isinstance(guides, list | tuple) else [guides]:
-        if isinstance(each, np.ndarray):
-            if each.shape != volume.shape:
-                raise InputError(
-                    f"an array has the shape {each.shape}, and the volume {volume.shape}",
-                    "Give a Volume with its own geometry.",
-                )
-            volumes.append(replace(volume, voxels=each, source="", history=(), dicom_origin=None))
+        if is_array(each):
+            kind, axes = volume.modality, volume.axes
+            taken = Volume.from_array(each, affine=volume.affine, axes=axes, modality=kind)
+            on_grid = volume.with_voxels(taken.voxels)
+            volumes.append(replace(on_grid, source="", history=(), dicom_origin=None))
         elif each is not None:
             volumes.append(VolumeCall(each, modality=call.modality).opened(Monitor()))
     return volumes
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareCall(VolumeCall):
+    """The arguments of `compare`."""
+
+    result: Annotated[
+        ImageLike | Enhanced,
+        About(help="what enhance returned, or the result as any type that volume may have"),
+    ] = field(kw_only=False)
+    second: Annotated[
+        ImageLike,
+        About(
+            help="the same measured again, on the same grid, which the enhancement did not see; of "
+            "a single frame also several measurements, as frames"
+        ),
+    ] = field(kw_only=False)
+
+
+@takes(CompareCall)
+def compare(call: CompareCall) -> ErrorLeft:
+    """Measure the error that a result leaves; arrays are [slice, row, column], or axes="IJK".
+
+    Args:
+        call: the volume, its result and the second measurement.
+
+    Returns:
+        An object with .left (share of the error of tissue that is left), .table (errors by tissue,
+        in the volume's units; of a result with segmentation by its labels), .findings (the same in
+        sentences, and how the second measurement differs by more than noise) and .picture().
+
+    Raises:
+        InputError: another grid, other frames, or a second measurement that is the volume itself.
+
+        print(me.compare(volume, result, "second.nii.gz").findings[0])
+    """
+    with watched(call.progress, call.cancel) as monitor:
+        volume = call.opened(monitor.part(0.0, 0.5))
+        call = replace(call, modality=volume.modality)  # type: ignore[arg-type]
+        result, labels, sigma = call.result, None, None
+        if isinstance(result, Enhanced):
+            labels, sigma = result.segmentation, result.sigma
+        image = result.volume if isinstance(result, Enhanced) else result
+        after, second = _as_volumes([image, call.second], volume, call)
+        return error_left.compare(volume, after, second, labels, sigma)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,7 +374,7 @@ class SegmentCall(VolumeCall, SegmentConfig):
 
 @takes(SegmentCall)
 def segment(call: SegmentCall) -> Segmentation:
-    """Label the voxels of a volume.
+    """Label the voxels of a volume; an array is [slice, row, column], of nibabel with axes="IJK".
 
     Args:
         call: the volume and the options.
@@ -326,8 +409,9 @@ class CompressCall(VolumeCall, CompressConfig):
 
 @takes(CompressCall)
 def compress(call: CompressCall) -> unicompress.CompressResult:
-    """Compress a volume into a container (.ucv), which is verified before it takes its place.
+    """Compress a volume; an array is [slice, row, column], of nibabel with axes="IJK".
 
+    The container (.ucv) is verified before it takes its place.
     Exactly one of lossless, max_error, ratio and psnr is given.
 
     Args:
@@ -427,11 +511,14 @@ def degrade(
     modality: ModalityName | None = None,
     affine: npt.ArrayLike | None = None,
     spacing: npt.ArrayLike | None = None,
+    axes: Axes | None = None,
     progress: Progress = None,
     cancel: Cancel | None = None,
     **strengths: float | str,
 ) -> Volume:
-    """Degrade a volume by simulation: noise, blur, bias field, low dose, a scan of MR.
+    """Degrade a volume, or an array [slice, row, column] (nibabel: axes="IJK"), by simulation.
+
+    Noise, blur, bias field, low dose, a scan of MR.
 
     Args:
         volume: a Volume, a path, an image of SimpleITK or nibabel, a MetaTensor, or an array
@@ -440,6 +527,7 @@ def degrade(
         modality: "CT", "MR" …; None: that of the volume, else guessed from its values.
         affine: of an array, 4×4: (column, row, slice) → mm in RAS; or give spacing.
         spacing: of an array: mm between columns, rows and slices.
+        axes: of an array, as in `enhance`.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
         **strengths: one or more, applied in the order given: rician (σ of the noise as a share of
@@ -463,7 +551,7 @@ def degrade(
     if not steps:
         raise ConfigError("no degradation was named", "For example: rician=0.1")
     with watched(progress, cancel) as monitor:
-        call = VolumeCall(volume, modality=modality, affine=affine, spacing=spacing)
+        call = VolumeCall(volume, modality=modality, affine=affine, spacing=spacing, axes=axes)
         clean = call.opened(monitor.part(0.0, 0.1))
         return degraded(clean, steps, monitor.part(0.1, 1.0))
 
@@ -524,8 +612,8 @@ class NoiseCall(VolumeCall):
 
 
 @takes(NoiseCall)
-def measure_noise(call: NoiseCall) -> NoiseVerdict | None:
-    """Measure the noise of a volume, or in a region of even tissue.
+def measure_noise(call: NoiseCall) -> NoiseVerdict:
+    """Measure the noise of a volume; an array is [slice, row, column], nibabel's with axes="IJK".
 
     Where that of the volume is uncertain, measure a region, and give its `sigma` to `enhance` as
     `noise`.
@@ -537,7 +625,7 @@ def measure_noise(call: NoiseCall) -> NoiseVerdict | None:
         An object with sigma and interval in the volume's units, snr, verdict (clean, noisy or
         uncertain), and removable: the share of the error that an enhancement can be expected to
         remove; print its sentence. Where the noise is uncertain, `places` are voxels for `at`.
-        None for what is neither CT nor MR, or no image.
+        What is neither CT nor MR, or no image, is uncertain, with sigma 0 and the reason.
 
     Raises:
         ConfigError: both region and at, or a region outside the volume.
@@ -579,10 +667,16 @@ def measure_scanner(
         me.enhance("old/scan.nii.gz", scanner=scanner)
     """
     with watched(progress, cancel) as monitor:
+        given, quiet = (low_quality, high_quality), monitor.without_progress()
+        places = [os.fspath(local_path(p)) for p in given if isinstance(p, str | os.PathLike)]
+        if len(places) == len(given):
+            refuse_shared(*places)
         low, good = (
             volumes_in(os.fspath(local_path(pool)), modality, monitor)
             if isinstance(pool, str | os.PathLike)
-            else (VolumeCall(each, modality=modality).opened(monitor) for each in pool)
-            for pool in (low_quality, high_quality)
+            else LoadedInTurn(
+                [functools.partial(VolumeCall(v, modality=modality).opened, quiet) for v in pool]
+            )
+            for pool in given
         )
         return measure.measure_scanner(low, good, monitor)

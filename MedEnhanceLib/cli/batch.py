@@ -6,7 +6,6 @@ import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.cli.compress import PartLostError
@@ -72,6 +71,7 @@ def _declare(parser: Parser, task: str) -> None:
     if task != "compress":
         add_flags(parser, batch, only=["bids"])
         add_flags(parser, job, only=["dicom"])
+    add_flags(parser, batch, only=["only"])
     add_flags(parser, job, only=["modality", "resample", "complete_frames"])
     where = ["output", "workers", "scheduler", "shard"]
     add_flags(parser, batch, only=[*where, "retry_failed", "join", "overwrite"])
@@ -100,7 +100,12 @@ def _run(args: argparse.Namespace) -> int:
         text += f"\nshards to run (again): {', '.join(shards)}"
     fault = None
     if failed:
-        why = [(Path(row["source"]).name, f"{row['message']}. {row['hint']}") for row in failed]
+        from MedEnhanceLib.jobs.batch_items import label_of
+
+        why = [
+            (label_of(row["source"], row.get("series", "")), f"{row['message']}. {row['hint']}")
+            for row in failed
+        ]
         text = f"{columns(('failed', 'why'), why, left_aligned=2)}\n\n{text}"
         fault = MedEnhanceError(
             f"{len(failed)} of {total} failed; see {table}",

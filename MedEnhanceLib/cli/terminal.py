@@ -108,7 +108,8 @@ def job_lines(fields: Mapping[str, Any]) -> list[str]:
         limits = caveats_of({**fields, "segmentation_warning": ""})  # warned of already
         if total := fields.get("intracranial"):
             labels = [*labels, {"label": INTRACRANIAL, **total}]
-        lines += ["", table(labels, heads), *limits]
+        interval = "From … to: a second reader's volume, not that of another scan or sequence."
+        lines += ["", table(labels, heads), *[interval][: "low_ml" in heads], *limits]
     if "shape" in fields:
         lines.append(f"shape {inline(fields['shape'])}, {fields['dtype']}")
     return lines

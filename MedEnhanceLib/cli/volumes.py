@@ -82,6 +82,7 @@ def _noise(args: argparse.Namespace) -> int:
     """Run the job; propose the command that goes on from what was measured."""
     fields = args.console.run("noise", _noise_params(args))
     noise, lines = fields["noise"] or {}, [f"{fields['sentence']}."]
+    lines += [f"Unlike the others: {each['sentence']}." for each in noise.get("odd_frames", ())]
     if noise and not noise["is_certain"]:
         places = [",".join(map(str, place)) for place in noise.get("places", ())]
         what = "To measure it in even tissue, for example:"
@@ -148,6 +149,8 @@ def _card_text(card: Mapping[str, Any]) -> str:
     if noise:
         because = f"; {noise['reason']['sentence']}" if noise.get("reason") else ""
         rows["noise"] = f"{noise_level(noise, card['units'])}{because}"
+        if odd := noise.get("odd_frames"):
+            rows["odd frames"] = "\n".join(each["sentence"] for each in odd)
     if "mode" in card:
         rows |= _container_rows(card)
     if kind := card.get("sequence_kind"):

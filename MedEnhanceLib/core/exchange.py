@@ -7,7 +7,10 @@ that users call are those of `Volume`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+import itertools
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +19,7 @@ from MedEnhanceLib.core.arrays import Voxels
 from MedEnhanceLib.core.geometry import LPS_TO_RAS, Geometry, Triple
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.texts import Text, text
 
 if TYPE_CHECKING:
     import nibabel
@@ -25,6 +29,12 @@ if TYPE_CHECKING:
 #: Millimeters and seconds in the units that nibabel names; an unknown unit of length is mm.
 _MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
+#: Orders of the axes of an array: SimpleITK's [slice, row, column], and nibabel's.
+Axes = Literal["KJI", "IJK"]
+# Chosen by hand.
+#: Length of an axis in mm that no patient has, slices over the pixel that no scanner makes, and a
+#: pixel's sides whose ratio is rather that of slices.
+_LONGEST_MM, _THINNEST, _OBLONG = 1000.0, 0.1, 1.5
 #: PyTorch does not compute with unsigned integers of more than 8 bits.
 _FOR_TORCH = {"uint16": np.int32, "uint32": np.int64, "uint64": np.float64}
 
@@ -60,11 +70,17 @@ class ImageOfSimpleITK(Protocol):
 
 
 class Image(NamedTuple):
-    """Voxels, their geometry, and the seconds between frames where they are known."""
+    """Voxels, their geometry, seconds between frames where known, and the axes of their array."""
 
     voxels: Voxels
     geometry: Geometry
     frame_interval_s: float | None = None
+    axes: Axes = "KJI"
+
+
+def log_warning(warning: Text) -> None:
+    """Pass a warning to Python's logging, as functions do that have no other way."""
+    logging.getLogger("medenhance").warning("%s", warning)
 
 
 def from_array(
@@ -72,14 +88,23 @@ def from_array(
     *,
     affine: npt.ArrayLike | None = None,
     spacing: npt.ArrayLike | None = None,
+    axes: Axes | None = None,
+    warn: Callable[[Text], None] = log_warning,
 ) -> Image:
     """Copy an array or tensor; InputError for neither or both of affine and spacing.
 
     Args:
-        array: [K, J, I] or [T, K, J, I].
+        array: [K, J, I] or [T, K, J, I]; with axes="IJK" [I, J, K] or [I, J, K, T].
         affine: 4×4: (column, row, slice) → mm in RAS.
         spacing: mm between columns, rows and slices.
+        axes: of the array; None: KJI, with a warning if it looks like IJK.
+        warn: is called with warnings of axes or spacing that are probably in another order.
     """
+    if axes not in (None, "KJI", "IJK"):
+        raise InputError(
+            f"axes is {axes!r}",
+            'Use "KJI", an array [slice, row, column], or "IJK", as nibabel: [column, row, slice].',
+        )
     if (affine is None) == (spacing is None):
         what = "an array without spacing" if affine is None else "both affine and spacing"
         raise InputError(
@@ -87,9 +112,38 @@ def from_array(
             "Give one of them, as Volume.from_array(array, spacing=(1, 1, 3)): mm between "
             "columns, rows and slices of [slice, row, column]; or affine=, 4×4 in RAS.",
         )
+    voxels = _as_numpy(array)
+    if axes is None and _is_fortran(voxels):
+        warn(text("axes_fortran", shape=str(voxels.shape)))
+    voxels = voxels.T if axes == "IJK" else voxels
     if affine is not None:
-        return Image(_copied(array), Geometry.from_affine_ras(affine))
-    return Image(_copied(array), Geometry(cast(Triple, spacing)))  # which checks it
+        geometry = Geometry.from_affine_ras(affine)
+    else:
+        geometry = Geometry(cast(Triple, spacing))  # which checks it
+    if warning := _doubt_of_order(geometry.spacing, voxels.shape, is_stated=affine is None):
+        warn(warning)
+    return Image(np.array(voxels, order="C"), geometry, axes=axes or "KJI")
+
+
+def _is_fortran(voxels: Voxels) -> bool:
+    """Return whether the first axis varies fastest in memory, as in arrays of nibabel."""
+    steps = [step for step, size in zip(voxels.strides, voxels.shape, strict=True) if size > 1]
+    return len(steps) > 1 and all(a < b for a, b in itertools.pairwise(map(abs, steps)))
+
+
+def _doubt_of_order(spacing: Triple, shape: tuple[int, ...], *, is_stated: bool) -> Text | None:
+    """Return a warning if the spacing of voxels [..., K, J, I] is probably in their order.
+
+    is_stated: whether it was given as such, not by an affine.
+    """
+    column, row, between = spacing
+    longest = max(mm * size for mm, size in zip(reversed(spacing), shape[-3:], strict=False))
+    if longest > _LONGEST_MM:
+        return text("axes_long", meters=longest / 1000)
+    is_turned = is_stated and column > _OBLONG * row and np.isclose(row, between)
+    if is_turned or between < _THINNEST * max(column, row):
+        return text("axes_unusual", column=column, row=row, slices=between)
+    return None
 
 
 def from_sitk(image: SimpleITK.Image) -> Image:
@@ -134,7 +188,7 @@ def from_nibabel(image: nibabel.Nifti1Image) -> Image:
     affine[:3] *= _MM.get(length, 1.0)
     array = np.asanyarray(image.dataobj).T
     frames = array[0] if array.ndim == 4 and len(array) == 1 else array
-    taken = from_array(frames, affine=affine)
+    taken = Image(np.array(frames, order="C"), Geometry.from_affine_ras(affine))
     if taken.voxels.ndim != 4:
         return taken
     step = float(header.get_zooms()[3])
@@ -179,7 +233,7 @@ def from_metatensor(tensor: MetaTensor) -> Image:
     meta = getattr(tensor, "meta", {})
     if str(meta.get("space", "RAS")).upper().endswith("LPS"):
         affine = LPS_TO_RAS @ affine
-    return from_array(_copied(tensor).T, affine=affine)
+    return Image(np.array(_as_numpy(tensor).T, order="C"), Geometry.from_affine_ras(affine))
 
 
 def to_metatensor(voxels: Voxels, geometry: Geometry) -> MetaTensor:
@@ -190,7 +244,7 @@ def to_metatensor(voxels: Voxels, geometry: Geometry) -> MetaTensor:
     return data.MetaTensor(array, affine=geometry.affine_ras, meta={"space": "RAS"})
 
 
-def _copied(array: Any) -> Voxels:
+def _as_numpy(array: Any) -> Voxels:
     if isinstance(array, np.ma.MaskedArray):
         raise InputError("a masked array", "Give array.filled(value).")
     if hasattr(array, "detach"):
@@ -201,7 +255,7 @@ def _copied(array: Any) -> Voxels:
                 f"NumPy cannot hold a tensor of {array.dtype}, {array.layout}, on {array.device}",
                 "Give tensor.float(); if it is sparse, tensor.to_dense().",
             ) from cause
-    return np.array(array, order="C")
+    return np.asarray(array)
 
 
 def _storable(voxels: Voxels) -> Voxels:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from MedEnhanceLib.runtime.texts import Text, all_of, text
 
@@ -25,7 +25,8 @@ _UNEXPLAINED = ((3.0, 0.1), (2.0, 0.33))
 #: Change of tissue over σ up to which the rest of the error is computed from both.
 _SURE_REST = 0.97
 #: Verdicts on an enhancement that removes noise, as manifests record them.
-CLEAN, REMOVED, UNCERTAIN = "clean", "removed", "uncertain"
+CLEAN, REMOVED = "clean", "removed"
+UNCERTAIN: Final = "uncertain"
 #: What a damaged or edited manifest raises.
 _UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
@@ -55,21 +56,32 @@ def verdict_on(measured: Mapping[str, Any], strength: float = 1.0) -> Text | Non
     with suppress(*_UNREADABLE):
         if quantity := measured.get("taken_as", {}).get("left_alone"):
             return text("left_alone", quantity=quantity)
-        also = "with_bias_field" if "bias_field" in measured else ""
-        also = "with_scanner" if "scanner" in measured else also
-        return _verdict(measured["noise"], strength, also)
+        noise, also = measured["noise"], "with_bias_field" if "bias_field" in measured else ""
+        if scanner := measured.get("scanner"):
+            done = _verdict(noise, strength, "with_scanner", scanner["noise_changed"])
+            tissue = level_of(strength * noise["changed"], noise.get("units", ""))
+            return text("with_scanner", done=done, changed=tissue) if strength else done
+        return _verdict(noise, strength, also, noise["changed"])
     return None
 
 
 def history_of(measured: Mapping[str, Any], strength: float = 1.0) -> str:
-    """Describe all corrections for a history note; arguments as of `describe`."""
-    lines = (line for line in describe(measured, strength) if line.key not in _NO_HISTORY)
-    return ", ".join(map(str, lines))
+    """Describe all corrections for a history note; arguments as of `describe`.
+
+    Where a scanner was inverted, that alone: it changed more than all else.
+    """
+    lines = [line for line in describe(measured, strength) if line.key not in _NO_HISTORY]
+    alone = [line for line in lines if line.key == "scanner"]
+    return ", ".join(map(str, alone or lines))
 
 
-def _verdict(noise: Mapping[str, Any], strength: float, also: str) -> Text:
-    """Say what came of a run; also: the key of what was corrected besides noise, "" for nothing."""
-    change, verdict = strength * noise["changed"], noise.get("verdict")
+def _verdict(noise: Mapping[str, Any], strength: float, also: str, removed: float) -> Text:
+    """Say what came of a run.
+
+    also: the key of what was corrected besides noise, "" for nothing. removed: the change of tissue
+        by the removal of noise.
+    """
+    change, verdict = strength * removed, noise.get("verdict")
     sigma, units = level_of(noise["sigma"]), noise.get("units", "")
     if strength == 0:
         return text("no_strength")
@@ -81,14 +93,14 @@ def _verdict(noise: Mapping[str, Any], strength: float, also: str) -> Text:
         done = text("unchanged")
     elif noise.get("is_stated"):
         done = text("removed_of_stated", **numbers)
-    elif verdict == UNCERTAIN or also:
+    elif verdict == UNCERTAIN or also == "with_bias_field":
         done = text("removed", **numbers)
-    elif share is None:
+    elif share is None or also:
         done = text("removed_of", **numbers)
     else:
         done = text("removed_share", percent=max(5, 5 * round(20 * share)), **numbers)
     if also and verdict != UNCERTAIN:
-        return text(also, done=done)
+        return done if also == "with_scanner" else text(also, done=done)
     if times := mean_change(noise):
         done = text("beyond_noise", done=done, times=times)
     if is_nearly_input(noise, strength):
@@ -197,6 +209,8 @@ def _noise(noise: Mapping[str, Any], strength: float) -> Iterator[Text]:
     if causes:
         done = text("because", done=done, reason=all_of(causes))
     yield text("though_uncertain", done=done, reason=reason) if reason and not is_cause else done
+    if strength > 0 and (bias := noise.get("bias")):
+        yield text(f"bias_{bias['way']}", frame=bias["frame"], share=strength * bias["share"])
     if strength > 0 and noise.get("mean_changed"):
         yield mean_changed(noise, strength)
     if strength > 0 and noise.get("verdict") == UNCERTAIN and "changed" in noise:
@@ -216,6 +230,10 @@ def _sequence(facts: Mapping[str, Any], strength: float) -> Iterator[Text]:
         yield text("frames_apart", frames=facts["frames"], reason=reason)
     elif strength > 0:
         yield text("frames_together", frames=facts["frames"], images=facts["images"])
+
+
+def _odd_frames(facts: Mapping[str, Any], _: float) -> Iterator[Text]:
+    yield text("odd_frames", odd="; ".join(str(Text.from_json(each)) for each in facts["texts"]))
 
 
 def _bias_field(facts: Mapping[str, Any], strength: float) -> Iterator[Text]:
@@ -254,6 +272,17 @@ def _segmentation(facts: Mapping[str, Any], _: float) -> Iterator[Text]:
     yield text("not_segmented", refused=facts["refused"])
 
 
+def errors_left(facts: Mapping[str, Any], _: float = 1.0) -> Iterator[Text]:
+    """Say what error is left; facts: `results.measured.against` of the manifest."""
+    tissue, *parts = facts["table"]
+    before, after = level_of(tissue["before"]), level_of(tissue["after"], facts["units"])
+    yield text("error_left", before=before, after=after, percent=round(100 * tissue["left"]))
+    shares = ", ".join(f"{row['part']} {100 * row['left']:.0f} %" for row in parts)
+    yield text("error_left_by_part", shares=shares)
+    if any(row["part"] == "background" and row["left"] > 1 for row in parts):
+        yield text("air_raised")
+
+
 #: Step of an inverted scanner → what it changed.
 _CHANGED_BY = {"curve": "contrast", "resolution": "sharpness", "field": "field"}
 #: Part of `results.measured` → its lines.
@@ -261,11 +290,16 @@ _LINES = {
     "taken_as": _taken_as,
     "noise": _noise,
     "sequence": _sequence,
+    "odd_frames": _odd_frames,
     "bias_field": _bias_field,
     "scanner": _scanner,
     "guide": _guide,
     "slices": slices_restored,
     "segmentation": _segmentation,
+    "against": errors_left,
 }
 #: Lines that histories leave out: what a user can do, and facts of a whole sequence.
-_NO_HISTORY = ("guessed", "measure", "mean_changed", "frames_apart", "frames_together")
+_NO_HISTORY = (
+    *("guessed", "measure", "mean_changed", "frames_apart", "frames_together", "odd_frames"),
+    *("bias_corrected", "bias_requested", "bias_stays", "error_left", "error_left_by_part"),
+)

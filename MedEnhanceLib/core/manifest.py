@@ -44,6 +44,9 @@ _BESIDE = (".json", ".bval", ".bvals", ".bvec", ".bvecs")
 #: Codes of warnings after which structure in a result may be wrong.
 _SEVERE = ("no-structure", "anatomy", "test-model")
 
+#: How the history of an enhanced volume begins.
+ENHANCED = "DERIVED: enhanced"
+
 
 def derived_note(action: str) -> str:
     """Return the sentence that marks a volume as derived, for its history and file header."""

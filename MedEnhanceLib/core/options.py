@@ -113,8 +113,8 @@ class About:
         items: fewest and most items of a list.
         is_name: text that becomes the name of a folder.
         place: of a job's parameter that names files or folders: "input" for one that is read,
-            "output" for a volume that is written, "table" for a .csv, "folder" for a folder of
-            results.
+            "output" for a volume that is written, "table" for a .csv or a picture, "folder" for a
+            folder of results.
     """
 
     help: str = ""
@@ -538,6 +538,8 @@ def allowed_text(hint: Any) -> str:
     if kind in (tuple, list) and inner:
         count = f" of {len(inner)}" if kind is tuple and inner[1:] != (...,) else ""
         return f"a list{count}, each {allowed_text(inner[0])}"
+    if kind is Literal:
+        return _either(list(map(str, inner)))
     if dataclasses.is_dataclass(kind):
         return "an object"
     return _KINDS[kind][1] if kind in _KINDS else f"a {getattr(kind, '__name__', kind)}"

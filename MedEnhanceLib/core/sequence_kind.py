@@ -1,4 +1,4 @@
-"""What the frames of a sequence differ in: their contrast, by design, or next to nothing.
+"""What the frames of a sequence differ in: their contrast, by design, or little or nothing.
 
 Sources of the words: DICOM PS3.3 C.8.13.3 (ImageType of enhanced MR), BIDS 1.10 (suffixes).
 """
@@ -9,8 +9,10 @@ from collections.abc import Iterable
 
 DIFFUSION, ECHOES, INVERSION_TIMES = "diffusion", "echoes", "inversion times"
 FUNCTIONAL, PERFUSION, DYNAMIC = "functional", "perfusion", "dynamic"
+#: Frames that are the same: averages kept apart, a phantom.
+REPEATS = "repeats"
 _OF_CONTRAST = (DIFFUSION, ECHOES, INVERSION_TIMES)
-KINDS = (*_OF_CONTRAST, FUNCTIONAL, PERFUSION, DYNAMIC)
+KINDS = (*_OF_CONTRAST, FUNCTIONAL, PERFUSION, DYNAMIC, REPEATS)
 #: Kind → its words in image types, and suffixes and folders of BIDS. Kinds of alike frames come
 #: first: filtering these together would do harm.
 _WORDS = {
@@ -20,6 +22,7 @@ _WORDS = {
     DIFFUSION: "diffusion dwi",
     ECHOES: "mese megre",
     INVERSION_TIMES: "irt1",
+    REPEATS: "repeats t1w t2w pdw flair",
 }
 _BY_WORD = {word: kind for kind, words in _WORDS.items() for word in words.split()}
 #: Attribute that frames of DICOM differ in → kind.
@@ -35,9 +38,9 @@ _AXIS_NAMES = {"".join(filter(str.isalpha, axis)): axis for axis in _BY_AXIS} | 
 }  # fmt: skip
 
 
-def differs_in_contrast(kind: str) -> bool:
-    """Return whether frames of a kind differ in contrast by design; False for "" (unknown)."""
-    return kind in _OF_CONTRAST
+def is_filtered_together(kind: str) -> bool:
+    """Return whether frames of a kind hide no weak change over time; False for "" (unknown)."""
+    return kind in (*_OF_CONTRAST, REPEATS)
 
 
 def known_kind(text: str) -> str:
@@ -63,4 +66,6 @@ def stated_kind(words: Iterable[str], axis: str = "", *, is_followed: bool = Fal
     kind = next((kind for kind in _WORDS if kind in stated), "")
     if kind in (FUNCTIONAL, PERFUSION):  # also with several echoes or inversion times
         return kind
-    return _BY_AXIS.get(axis) or kind or (DYNAMIC if is_followed else "")
+    if is_followed and kind in ("", REPEATS):
+        kind = DYNAMIC
+    return _BY_AXIS.get(axis) or kind

@@ -25,6 +25,7 @@ from MedEnhanceLib.core.options import PathLike, did_you_mean, in_their_case
 from MedEnhanceLib.core.origin import DicomOrigin, Lossy
 from MedEnhanceLib.core.sequence_kind import DIFFUSION, KINDS
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
+from MedEnhanceLib.runtime.texts import Text
 
 if TYPE_CHECKING:
     import nibabel
@@ -61,6 +62,7 @@ class Volume:
         time_points: of frames that were taken from a sequence, their (start, stop, count of all).
         sequence_kind: what the frames differ in, one of `core.sequence_kind.KINDS`; "" if unknown,
             and for a single frame. With `gradients` it is "diffusion".
+        axes: of the array that it was made from, "KJI" or "IJK", for `numpy`.
     Raises InputError for zero size, a wrong number of axes, or a type without intensities. NaN and
     infinity are refused where files are read (io.load): finding them takes a pass.
     """
@@ -80,6 +82,7 @@ class Volume:
     header_fields: Mapping[str, Any] = field(default_factory=dict)
     time_points: tuple[int, int, int] | None = None
     sequence_kind: str = ""
+    axes: exchange.Axes = "KJI"
 
     def __post_init__(self) -> None:
         voxels = np.asarray(self.voxels)
@@ -129,22 +132,26 @@ class Volume:
         *,
         affine: npt.ArrayLike | None = None,
         spacing: npt.ArrayLike | None = None,
+        axes: exchange.Axes | None = None,
         modality: str | None = None,
         units: str | None = None,
     ) -> Volume:
-        """Return a volume of a copy of an array or tensor.
+        """Copy an array or tensor [slice, row, column] (axes="IJK": [column, row, slice]).
 
         Args:
-            array: [slice, row, column], or [frame, slice, row, column].
+            array: with frames [frame, slice, row, column], or [column, row, slice, frame].
             affine: 4×4, (column, row, slice) → mm in RAS; or spacing.
-            spacing: mm between columns, rows and slices.
+            spacing: mm between columns, rows and slices, in this order whatever the axes.
+            axes: "IJK" for arrays of nibabel and TorchIO, "KJI" for those of SimpleITK; None: KJI,
+                with a warning if the array is more likely IJK.
             modality: "CT", "MR" …; None: guessed from the values.
             units: of the intensities; None: HU for CT, else "".
         Raises:
             InputError: neither or both of affine and spacing; a wrong number of axes.
             GeometryError: no valid grid.
         """
-        volume = cls._of(exchange.from_array(array, affine=affine, spacing=spacing), modality)
+        image = exchange.from_array(array, affine=affine, spacing=spacing, axes=axes)
+        volume = cls._of(image, modality)
         return volume if units is None else replace(volume, units=units)
 
     @classmethod
@@ -168,7 +175,8 @@ class Volume:
     @classmethod
     def _of(cls, image: exchange.Image, modality: str | None) -> Volume:
         """Make a volume; if `modality` is None, it is guessed from the values."""
-        volume = cls(image.voxels, image.geometry, frame_interval_s=image.frame_interval_s)
+        interval = image.frame_interval_s
+        volume = cls(image.voxels, image.geometry, frame_interval_s=interval, axes=image.axes)
         stated = modality and in_their_case(modality, PROFILES)
         resolved = stated or guess_modality(volume.voxels, volume.geometry.spacing)
         units = profile_of(resolved).units
@@ -226,8 +234,11 @@ class Volume:
         return self.voxels
 
     def numpy(self) -> Voxels:
-        """Copy the voxels into an array that may be changed, [slice, row, column]."""
-        return np.array(self.voxels)
+        """Copy the voxels into an array that may be changed.
+
+        [slice, row, column], or in the axes of the array that the volume was made from.
+        """
+        return np.array(self.voxels.T if self.axes == "IJK" else self.voxels)
 
     @property
     def path(self) -> Path:
@@ -418,12 +429,27 @@ ImageLike = (
 Enhance = Callable[[Volume], Volume]
 
 
+def _is_image(data: Any) -> bool:
+    package = type(data).__module__.partition(".")[0]
+    return isinstance(data, Volume) or hasattr(data, "affine") or package == "SimpleITK"
+
+
+def is_array(data: Any) -> bool:
+    """Return whether it is an array or tensor, of NumPy, PyTorch, Dask, Zarr, h5py or others.
+
+    Those behind images of nibabel are, too; images with a geometry of their own are not.
+    """
+    return not _is_image(data) and hasattr(data, "__array__") and hasattr(data, "dtype")
+
+
 def as_volume(
     data: Any,
     *,
     affine: npt.ArrayLike | None = None,
     spacing: npt.ArrayLike | None = None,
+    axes: exchange.Axes | None = None,
     modality: str | None = None,
+    warn: Callable[[Text], None] = exchange.log_warning,
 ) -> Volume:
     """Convert an image in memory to a Volume; a Volume is returned as it is.
 
@@ -432,7 +458,9 @@ def as_volume(
             Zarr, h5py and others that NumPy can read) or tensor.
         affine: for arrays, as in `Volume.from_array`.
         spacing: likewise.
+        axes: likewise.
         modality: instead of that of the data.
+        warn: is called with warnings of the order of an array's axes.
     Raises InputError for another type, and for an array without affine or spacing.
     """
     package = type(data).__module__.partition(".")[0]
@@ -441,18 +469,16 @@ def as_volume(
         "nibabel": Volume.from_nibabel,
         "monai": Volume.from_metatensor,
     }
-    is_volume = isinstance(data, Volume) or hasattr(data, "affine") or package == "SimpleITK"
-    # Arrays of NumPy, PyTorch, Dask, Zarr, h5py and others; also those behind images of nibabel.
-    is_array = not is_volume and hasattr(data, "__array__") and hasattr(data, "dtype")
-    if is_volume and not (affine is None and spacing is None):
+    if _is_image(data) and not (affine is None and spacing is None and axes is None):
         raise ConfigError(
-            f"affine or spacing given for a {type(data).__name__}, which has its own",
+            f"affine, spacing or axes given for a {type(data).__name__}, which has its own",
             "Leave them out, or give its array alone.",
         )
     if isinstance(data, Volume):
         return data.as_modality(modality) if modality else data
-    if is_array:
-        return Volume.from_array(data, affine=affine, spacing=spacing, modality=modality)
+    if is_array(data):
+        image = exchange.from_array(data, affine=affine, spacing=spacing, axes=axes, warn=warn)
+        return Volume._of(image, modality)
     if package in readers:
         return readers[package](data, modality=modality)
     is_result = isinstance(getattr(data, "volume", None), Volume)

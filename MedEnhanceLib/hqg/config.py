@@ -117,10 +117,10 @@ class EnhanceConfig(Options):
         high=1e18,
         metavar="SIGMA|FILE",
     )
-    smooth: bool = option(
+    for_viewing: bool = option(
         False,
-        help="in CT, also remove noise that looks like small faint lesions, and such lesions with "
-        "it; by default both stay, and the image is less smooth",
+        help="in CT, a smoother image to look at, without noise that looks like small faint "
+        "lesions, and without such lesions; by default both stay",
     )
     as_intensity: bool = option(
         False,
@@ -137,12 +137,19 @@ class EnhanceConfig(Options):
         factory=dict, help="options of the denoiser, if it has any", metavar="NAME=VALUE"
     )
     correct_bias_field: bool = option(False, help="also correct the bias field of MR (N4)")
-    sequence: Literal["auto", "joint", "each"] = option(
+    sequence: Literal["auto", "joint", "each", "repeats"] = option(
         "auto",
         help="frames of a sequence; joint: filtered together, for frames of different contrast "
-        "(diffusion, echoes, inversion times); each: one by one, for frames that are alike (fMRI, "
-        "perfusion, dynamic), in which a joint filter erases weak activation; auto: by what files "
-        "state, else each",
+        "(diffusion, echoes, inversion times); repeats: likewise, for frames that are the same "
+        "(averages kept apart, a phantom); each: one by one, for frames that change over time "
+        "(fMRI, perfusion, dynamic), in which a joint filter erases weak activation; auto: by what "
+        "files state, else each",
+    )
+    rician: bool = option(
+        False,
+        help="also correct the bias that noise adds to weak magnitudes where the background does "
+        "not show it, as in scans that were combined from several coils or masked; where there is "
+        "less of it, weak tissue comes out too dark",
     )
     scanner: str | Scanner | None = option(
         None,
@@ -152,7 +159,9 @@ class EnhanceConfig(Options):
         metavar="FILE",
     )
     scanner_without: tuple[Literal["noise", "field", "resolution", "curve"], ...] = option(
-        (), help="steps of that inversion that are left out", metavar="STEP"
+        (),
+        help="steps of that inversion that are left out: noise, field, resolution, curve",
+        metavar="STEP",
     )
     task: Literal["noise", "slices"] = option(
         "noise",

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
-from MedEnhanceLib.core.arrays import extremes
+from MedEnhanceLib.core.arrays import Floats, extremes
 from MedEnhanceLib.core.findings import level_of
 from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
-from MedEnhanceLib.core.sequence_kind import differs_in_contrast
+from MedEnhanceLib.core.sequence_kind import FUNCTIONAL, REPEATS, is_filtered_together
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.filters.regions import ConstantRegions
@@ -27,7 +27,15 @@ from MedEnhanceLib.io import load
 from MedEnhanceLib.noise.contrasts import measure_contrasts
 from MedEnhanceLib.noise.estimate import NoiseEstimate, noise_of, noise_to_contrast
 from MedEnhanceLib.noise.movement import STILL, typical_movement
-from MedEnhanceLib.noise.sequence import FrameKinds, measure_frames, sort_frames
+from MedEnhanceLib.noise.odd_frames import OddFrame, odd_frames, ranges_of
+from MedEnhanceLib.noise.rician import bias_of
+from MedEnhanceLib.noise.sequence import (
+    FrameKinds,
+    least_of_tissue,
+    measure_frames,
+    sample_of_frame,
+    sort_frames,
+)
 from MedEnhanceLib.noise.tissue_blocks import structure_of
 from MedEnhanceLib.runtime.machine import blas_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor, attend
@@ -39,7 +47,8 @@ if TYPE_CHECKING:
 #: Most frames of a sequence that are measured for its decision, spread evenly.
 _FRAMES_MEASURED = 9
 # Chosen on the scans that the lines name, or by hand; no script repeats these counts.
-#: How far beyond the interval of the measurement stated noise is unlikely: a factor.
+#: How far beyond the interval of a certain measurement stated noise is unlikely: a factor. That of
+#: an uncertain one has all that is likely.
 _FAR = 2
 #: Correlation of the means of blocks two apart below which a volume is only noise. Noise of usual
 #: texture gives 0 ± 1 / √(2n), CT and MR .3 and more, a PET of 34 × 31 pixels .18.
@@ -49,6 +58,8 @@ _LEAST_STRUCTURE = 0.1
 _STRONG, _UNSURE = 0.3, 0.5
 #: Share of neighboring frames that are alike below which frames differ in contrast.
 _MOST_ALIKE = 0.5
+#: Rician bias in tissue, in σ, from which it is stated: an SNR of 5.
+_LEAST_BIAS = 0.1
 #: Noise of MR with less power than this share of white noise at the highest frequency of both axes
 #: comes from enlarging: scans have .49 and more, images enlarged 1.5 or 2 times .18 and less. In CT
 #: a smooth kernel does the same. The spectrum is known to be that of noise from this confidence.
@@ -80,6 +91,8 @@ class VolumeCache:
         frames_noise: the noise that all frames of a sequence show together; None where they show
             none; by whether they are filtered together.
         movement: of the frames, in voxels; None before it is measured.
+        odd: frames that the others do not explain; None before.
+        signals: medians of the tissue of each frame, 0 without; None before.
         regions: constant ones with the σ that they were searched for, by number of the frame.
         guides: of the last run with guides, each with its copy on the volume's grid.
         turn: to the order of the voxels that were measured.
@@ -90,6 +103,8 @@ class VolumeCache:
     kinds: FrameKinds | None = None
     frames_noise: dict[bool, NoiseEstimate | None] = field(default_factory=dict)
     movement: float | None = None
+    odd: tuple[OddFrame, ...] | None = None
+    signals: Floats | None = None
     regions: dict[int, tuple[float, ConstantRegions]] = field(default_factory=dict)
     guides: tuple[tuple[Volume, AlignedGuide], ...] = ()
     turn: AxisTurn = AS_STORED
@@ -135,6 +150,39 @@ class VolumeCache:
             self.movement = typical_movement(shown)
         return self.movement
 
+    def odd_of(self, frames: Sequence[Volume], kind: str, monitor: Monitor) -> tuple[OddFrame, ...]:
+        """Return the odd frames among those with tissue, found only once; in MR alone.
+
+        Args:
+            frames: all of a sequence.
+            kind: what they differ in.
+            monitor: may cancel.
+        """
+        if self.odd is None:
+            monitor.check()
+            empty = self.kinds_of(frames).empty
+            numbers = [n for n in range(len(frames)) if n not in empty]
+            is_measured = frames[0].profile.is_magnitude
+            levels: list[float] | None = None
+            if all(frames[n].gradients for n in numbers):  # scanners state b a little apart
+                levels = [round(frames[n].gradients[0].b_value, -2) for n in numbers]
+            elif kind in (FUNCTIONAL, REPEATS):
+                levels = [0.0] * len(numbers)
+            # As stored: what goes wrong within a slice is in one of these.
+            voxels = [self.turn.undo(frames[n].voxels) for n in numbers if is_measured]
+            found = odd_frames(voxels, levels)
+            self.odd = tuple(replace(each, number=numbers[each.number]) for each in found)
+        return self.odd
+
+    def signals_of(self, frames: Sequence[Volume]) -> Floats:
+        """Return the median of the tissue of each frame of MR, measured only once."""
+        if self.signals is None:
+            sample = np.stack([sample_of_frame(frame.voxels) for frame in frames])
+            mean = sample.mean(axis=0)
+            tissue = mean > least_of_tissue(mean, frames[0].modality)
+            self.signals = np.median(sample[:, tissue], axis=1) if tissue.any() else 0 * mean[:0]
+        return self.signals
+
     def noise_of_frames(
         self,
         frames: Sequence[Volume],
@@ -155,12 +203,13 @@ class VolumeCache:
             is_joint: whether they are filtered together.
         """
         if is_joint not in self.frames_noise:
-            kinds = self.kinds_of(frames)
+            kinds, odd = self.kinds_of(frames), {each.number for each in self.odd or ()}
             measured = []
             if self.movement_of(frames, monitor) <= STILL:
-                measured.append(measure_frames([frames[n] for n in kinds.usable], typical, monitor))
+                numbers = [n for n in kinds.usable if n not in odd]
+                measured.append(measure_frames([frames[n] for n in numbers], typical, monitor))
             if is_joint:
-                numbers = sorted(kinds.usable + kinds.quiet)
+                numbers = [n for n in sorted(kinds.usable + kinds.quiet) if n not in odd]
                 measured.append(measure_contrasts([frames[n] for n in numbers], typical, monitor))
             by_level = sorted(filter(None, measured), key=lambda noise: noise.level)
             self.frames_noise[is_joint] = by_level[0] if by_level else None
@@ -175,12 +224,14 @@ class Decision:
         noise: as measured; the same for all frames of a sequence.
         warnings: that the measurement of the noise may not suit the volume.
         facts: what was measured and decided, as manifests record it.
+        odd: frames that the others do not explain.
     """
 
     noise: NoiseEstimate
     removal: Removal
     warnings: tuple[ModelWarning, ...]
     facts: dict[str, Any] = field(default_factory=dict)
+    odd: tuple[OddFrame, ...] = ()
 
 
 @blas_on_one_thread
@@ -210,6 +261,7 @@ def decide(
     measured = [frames[number] for number in numbers]
     noises = [cache.noise(number, frames[number], monitor) for number in numbers]
     kinds, is_full = cache.kinds_of(frames), config.strength == "full"
+    odd = cache.odd_of(frames, kind, monitor) if len(frames) > 1 else ()
     middle = _median([*map(noise_to_contrast, noises)])
     typical, own = measured[middle], noises[middle]
     noise, shared = own, None
@@ -223,15 +275,18 @@ def decide(
         noise = replace(noise, sigma=noise[:], cell=(1.0, 1.0, 1.0))  # which every frame reads
         if shared and not is_joint:  # otherwise frames may be weak by their contrast
             warnings += frames_warning("unlike-frames", kinds.quiet)
-        warnings.append(_sequence_warning(config, kind, shared, is_joint=is_joint))
+        differ = shared is None or shared.alike < _MOST_ALIKE or typical.profile.is_magnitude
+        warnings.insert(0, _sequence_warning(config, kind, differ=differ, is_joint=is_joint))
+    if config.rician:
+        noise = replace(noise, rician=_checked_magnitudes(typical))
     takes_all = is_full or config.noise is not None or shared is not None
     removal = removal_of(noise, typical.modality, takes_all=takes_all)
     if removal.reason and len(frames) > 1 and shared is None and config.noise is None:
         removal = replace(removal, reason=text("not_shared", reason=removal.reason))
-    if typical.profile.is_projected and not config.smooth:
+    if typical.profile.is_projected and not config.for_viewing:
         removal = replace(removal, band=LesionBand.on(typical.geometry.spacing))
-    elif config.smooth and not typical.profile.is_projected:
-        warnings.append(ModelWarning("smooth", {"modality": typical.modality}))
+    elif config.for_viewing and not typical.profile.is_projected:
+        warnings.append(ModelWarning("for-viewing", {"modality": typical.modality}))
     unfit = noise_warning(typical, noise, is_full=is_full)
     facts = _facts_of(noise, removal, typical.units)
     prospect = expected(measured, noise, removal, is_unfit=unfit is not None)
@@ -241,22 +296,60 @@ def decide(
         facts["frames"] = len(kinds.usable + (kinds.quiet if is_joint else ()))
     elif config.noise is not None:
         facts |= {"is_stated": True, "measured": float(f"{own.level:.4g}")}
+    if len(frames) > 1 and typical.profile.is_magnitude:
+        shown = [n for n in range(len(frames)) if n not in kinds.empty]
+        signals = cache.signals_of(frames)
+        facts |= _bias_facts(signals, shown, noise, is_requested=config.rician)
     decided = {"noise": facts}
+    if odd:
+        decided["odd_frames"] = {"texts": [each.text.to_json() for each in odd]}
+        warnings.append(ModelWarning("odd-frames", {"odd": "; ".join(str(e.text) for e in odd)}))
     if config.correct_bias_field:
         decided["bias_field"] = {"corrected": True}
-    return Decision(noise, removal, tuple(filter(None, [*warnings, unfit])), decided)
+    return Decision(noise, removal, tuple(filter(None, [*warnings, unfit])), decided, odd)
 
 
 def _sequence_warning(
-    config: EnhanceConfig, kind: str, shared: NoiseEstimate | None, *, is_joint: bool
+    config: EnhanceConfig, kind: str, *, differ: bool, is_joint: bool
 ) -> ModelWarning | None:
-    """Return a warning where the way in which frames are filtered may not suit them."""
-    if is_joint and kind and not differs_in_contrast(kind):
+    """Return a warning where the way in which frames are filtered may not suit them.
+
+    differ: whether frames of unknown kind may differ in contrast: in MR always, as those of
+    diffusion are alike but for the first.
+    """
+    if is_joint and kind and not is_filtered_together(kind):
         return ModelWarning("joint-filter", {"kind": kind})
-    differ = shared is None or shared.alike < _MOST_ALIKE
     if not is_joint and not kind and config.sequence == "auto" and differ:
         return ModelWarning("sequence-kind")
     return None
+
+
+def _checked_magnitudes(volume: Volume) -> bool:
+    """Return True; raises InputError for a volume whose values are no magnitudes."""
+    if not volume.profile.is_magnitude or extremes(volume.voxels)[0] < 0:
+        raise InputError(
+            f"{volume.source or 'volume'}: only magnitudes have a Rician bias: MR without values "
+            "below 0",
+            "Leave rician out.",
+        )
+    return True
+
+
+def _bias_facts(
+    signals: Floats, numbers: Sequence[int], noise: NoiseEstimate, *, is_requested: bool
+) -> dict[str, Any]:
+    """State the Rician bias of the frame that has most of it, in σ, where it is of any size.
+
+    signals: medians of the tissue of all frames; numbers: of those with tissue.
+    """
+    if not (signals.size and numbers and signals.min() >= 0 and noise.level > 0):
+        return {}
+    weakest = min(numbers, key=lambda number: float(signals[number]))
+    share = float(bias_of(signals[[weakest]] / np.float32(noise.level))[0])
+    if share < _LEAST_BIAS and not is_requested:
+        return {}
+    way = "requested" if is_requested else "corrected" if noise.rician else "stays"
+    return {"bias": {"way": way, "frame": weakest, "share": round(share, 2)}}
 
 
 def _facts_of(noise: NoiseEstimate, removal: Removal, units: str) -> dict[str, Any]:
@@ -278,7 +371,8 @@ def _statement_warning(
     noise: NoiseEstimate, measured: NoiseEstimate, units: str
 ) -> ModelWarning | None:
     """Return a warning where stated noise is far from all that the measurement allows."""
-    if measured.low / _FAR <= noise.level <= measured.high * _FAR:
+    far = 1 if measured.reason else _FAR
+    if measured.low / far <= noise.level <= measured.high * far:
         return None
     low, high = level_of(measured.low), level_of(measured.high, units)
     return ModelWarning("stated-noise", {"stated": noise.level, "low": low, "high": high})
@@ -320,10 +414,7 @@ def frames_warning(code: str, numbers: Sequence[int]) -> tuple[ModelWarning, ...
         code: as in `ModelWarning`.
         numbers: of the frames, ascending.
     """
-    first = [n for n in numbers if n - 1 not in numbers]
-    last = [n for n in numbers if n + 1 not in numbers]
-    runs = [f"{a}" if a == b else f"{a} to {b}" for a, b in zip(first, last, strict=True)]
-    return (ModelWarning(code, {"frames": ", ".join(runs)}),) if numbers else ()
+    return (ModelWarning(code, {"frames": ranges_of(numbers)}),) if numbers else ()
 
 
 def _stated_noise(stated: float | str, volume: Volume, measured: NoiseEstimate) -> NoiseEstimate:

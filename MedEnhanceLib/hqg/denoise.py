@@ -1,7 +1,7 @@
 """Decides how much of the measured noise of a volume is removed, and corrects what is removed.
 
 measured noise → Removal → its expected effect → a method of `denoisers` → Rician bias corrected →
-share of the correction → in CT, low frequencies of it given back (`LesionBand`)
+share of the correction → in CT, a part of it given back, low frequencies first (`LesionBand`)
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ FITTED_ON = {
 #: script repeats the fit.
 _SNR = (2.5, 4.5, 8.0, 16.0, 35.0, 80.0)
 _LEFT = (0.31, 0.35, 0.45, 0.6, 0.78, 0.95)
-#: The same in CT whose faint lesions are kept: on nine scans of phantoms .19 to .72, in the mean .3
+#: The same in CT whose faint lesions are kept: on nine scans of phantoms .46 to .80, in the mean .5
 #: (Testing/Benchmarks/real_ct.py).
-_LEFT_OF_CT = 0.3
+_LEFT_OF_CT = 0.5
 #: Error left where hardly anything is to be removed.
 _HARDLY_LESS = 0.96
 #: SNR at the upper end of the noise from which a scan is clean, though its noise is uncertain; and
@@ -84,26 +84,32 @@ _SAMPLE = 1 << 20
 # Tuned on planted lesions (decision 0067). Measured again by Benchmarks/faint_lesions.py.
 #: σ of the Gaussian, and the largest in pixels: finer ones (of specimens) have other lesions.
 SIGMA_MM, _MOST_PX = 1.5, 16.0
+#: Share that is given back of what is above the Gaussian: without it only blobs of the size of
+#: lesions would stay (decision 0117). Measured again by Benchmarks/real_ct.py.
+FLOOR = 0.4
 #: Frequencies at which power is summed, from 0 to half a cycle per pixel.
 _FREQUENCIES = (np.arange(256) + 0.5) / 512
 
 
 @dataclass(frozen=True)
 class LesionBand:
-    """The band of low frequencies that is given back in CT, so that faint lesions stay visible.
+    """What is given back in CT of the noise that was removed, so that faint lesions stay visible.
 
-        result = filtered + G (input − filtered)    G: a Gaussian of 1.5 mm within each slice
+        result = filtered + (a + (1 − a) G) (input − filtered)
 
     In low-dose CT a filter cannot tell a small faint lesion from a blob of noise, and removes both.
-    Most of a lesion is below this Gaussian, most of the noise above it
-    (docs/decisions/0067-faint-lesions-in-ct.md). Slices are treated alone, so that a preview costs
-    nothing more and equals the whole run.
+    Most of a lesion is below G, a Gaussian of 1.5 mm within each slice, most of the noise above it
+    (docs/decisions/0067-faint-lesions-in-ct.md). The share a of everything keeps the texture of the
+    noise and faint edges (0117-texture-of-ct.md there). Slices are treated alone, so that a preview
+    costs nothing more and equals the whole run.
 
     Attributes:
         sigma_px: σ in pixels along rows and columns (j, i).
+        floor: a, the share that is given back at high frequencies.
     """
 
     sigma_px: tuple[float, float]
+    floor: float = FLOOR
 
     @classmethod
     def on(cls, spacing: Sequence[float]) -> LesionBand | None:
@@ -114,13 +120,15 @@ class LesionBand:
     def of(self, removed: Any) -> Any:
         """Return what is given back of what was removed, both [n, J, I], arrays or tensors."""
         if isinstance(removed, np.ndarray):
-            return gaussian_blur(removed, self.sigma_px)
-        sides = zip(removed.shape[1:], self.sigma_px, strict=True)
-        rows, columns = (_blur_on(removed.device, side, sigma) for side, sigma in sides)
-        return rows @ removed @ columns.T
+            low = gaussian_blur(removed, self.sigma_px)
+        else:
+            sides = zip(removed.shape[1:], self.sigma_px, strict=True)
+            rows, columns = (_blur_on(removed.device, side, sigma) for side, sigma in sides)
+            low = rows @ removed @ columns.T
+        return removed * np.float32(self.floor) + low * np.float32(1 - self.floor)
 
     def share_of(self, spectrum: Floats) -> float:
-        """Return the standard deviation of noise within the band over that of the noise.
+        """Return the standard deviation of noise that is given back over that of the noise.
 
         Its power at frequencies is interpolated between four for each axis, so that blocks would
         have the spectrum that was measured.
@@ -135,12 +143,19 @@ class LesionBand:
         seen = np.square(np.abs(cosine_matrix(side) @ waves))  # by each coefficient
         solved = np.linalg.inv(seen @ between.T / len(_FREQUENCIES))
         power: Doubles = np.maximum(solved @ spectrum.mean(0, np.float64) @ solved.T, 0)
-        passed = [
-            between @ np.exp(-np.square(2 * np.pi * _FREQUENCIES * sigma))
+        # Power below all, G and G², as the square of a + (1 − a) G has three terms.
+        below = [self._power_below(power, between, times) for times in (0, 1, 2)]
+        given = np.dot([self.floor**2, 2 * self.floor * (1 - self.floor), (1 - self.floor) ** 2],
+                       below)  # fmt: skip
+        return float(np.sqrt(given / below[0])) if below[0] > 0 else 1.0
+
+    def _power_below(self, power: Doubles, between: Doubles, times: int) -> float:
+        """Return the power of noise times G, G² or, for 0 times, of all of it."""
+        rows, columns = (
+            between @ np.exp(-times / 2 * np.square(2 * np.pi * _FREQUENCIES * sigma))
             for sigma in self.sigma_px
-        ]
-        total = between.sum(1) @ power @ between.sum(1)
-        return float(np.sqrt(passed[0] @ power @ passed[1] / total)) if total > 0 else 1.0
+        )
+        return float(rows @ power @ columns)
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,6 +57,8 @@ class Frames:
         slices: of each of them, along K.
         region: rows and columns that are needed of these slices. A method may yield more.
         usable: numbers of all frames that show tissue.
+        odd: factors on the noise of frames that the others do not explain, by their numbers; a
+            joint method filters these alone.
         tops: intensity of bright tissue, by number of the frame.
         guides: images of other contrast on the grid, bright tissue at 1, NaN where they show
             nothing; for methods that take them.
@@ -78,6 +80,7 @@ class Frames:
     region: Region = WHOLE
     guides: Sequence[Floats] = ()
     regions: Callable[[int], ConstantRegions] | None = None
+    odd: Mapping[int, float] = field(default_factory=dict)
     matched: Array | None = None
     air: Air | None = None
     correct: Callable[[Any, Any], Any] | None = None
@@ -96,6 +99,11 @@ class Frames:
         place, count = self.numbers.index(number), len(self.numbers)
         ends = [(place + end) / count for end in (0.0, self.share, 1.0)]
         return self.monitor.part(ends[0], ends[1]), self.monitor.part(ends[1], ends[2])
+
+    def noise_of(self, number: int) -> NoiseEstimate:
+        """Return the noise of a frame."""
+        gain = self.odd.get(number, 1.0)
+        return self.noise if gain == 1 else self.noise.at_level(gain * self.noise.level)
 
     def regions_of(self, number: int) -> ConstantRegions:
         """Return the constant regions of a frame."""
@@ -294,7 +302,7 @@ class BlockMatching(Denoiser):
         self, frames: Frames, number: int, volume: Volume
     ) -> block_matching.BlockMatchingFilter:
         """Make the filter for a frame."""
-        noise, regions = frames.noise, frames.regions_of(number)
+        noise, regions = frames.noise_of(number), frames.regions_of(number)
         air = frames.air or Air.of(volume, noise, regions.neutral)
         return block_matching.BlockMatchingFilter(
             regions.neutral,

@@ -7,9 +7,10 @@ Rician bias → bias field or scanner, on request → rounding → blend at the 
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +19,16 @@ import numpy as np
 
 from MedEnhanceLib import native
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
-from MedEnhanceLib.bundles.suitability import messages_of, model_warnings
+from MedEnhanceLib.bundles.suitability import ModelWarning, messages_of, model_warnings
 from MedEnhanceLib.core.arrays import Array, Where, foreground, let_go, slabs, trim
 from MedEnhanceLib.core.findings import UNCERTAIN, history_of, noise_found
 from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.imaging import mean_frame
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, derived_note
-from MedEnhanceLib.core.sequence_kind import differs_in_contrast
+from MedEnhanceLib.core.modality import SET_MODALITY, likely_modalities
+from MedEnhanceLib.core.sequence_kind import REPEATS, is_filtered_together
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
 from MedEnhanceLib.filters.block_matching import engine_for
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import (
@@ -79,6 +81,9 @@ _REGISTRATION, _FILTER = 0.3, 0.9
 _DRAFT = 0.06
 #: Slices in which the change of a result is measured, and that of the mean of its frames.
 _SLICES_COMPARED, _SLICES_OF_MEAN = 32, 8
+#: Slices, rows and columns of the middle that are filtered in both ways where the kind of a
+#: sequence is not known, the most frames of it, and the least share that is said to be left.
+_TRIAL, _TRIAL_FRAMES, _LEAST_LEFT = (6, 48, 48), 24, 0.2
 _DEVIATION_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
 _USE_NOTE = derived_note("how far guides changed each voxel, in SD of the noise, at most 1")
 
@@ -188,7 +193,7 @@ def measure(
     config, cache, monitor = config or EnhanceConfig(), cache or VolumeCache(), monitor or Monitor()
     is_joint, _reason = _way_of(volume, config, guided=False)
     seen, numbers, empty = _seen(volume, None, cache, is_part=True, scratch=None)
-    frames, kind = seen.frames(), seen.sequence_kind
+    frames, kind = seen.frames(), _kind_of(seen, config)
     decision = decide(frames, cache, config, monitor, is_joint=is_joint, kind=kind)
     for number in numbers if len(frames) == 1 and not empty else ():
         cache.regions_of(number, frames[number], decision.noise.level)
@@ -208,6 +213,7 @@ def _denoised(
         volumes=run.frames, noise=removal.noise, numbers=acting, slices=run.around,
         region=run.region_around,
         usable=[n for n in range(len(run.frames)) if n not in run.empty],
+        odd={each.number: each.gain for each in run.decision.odd},
         tops={number: run.cache.ranges[number].top for number in acting}, guides=run.shown,
         regions=run.regions_of, correct=removal.taken, scratch=run.scratch, monitor=monitor,
         share=share,
@@ -252,10 +258,14 @@ def _prepared(
     # What can be refused is refused before PyTorch is loaded, which takes seconds.
     guides = list(_checked(guide, volume, config.model, monitor))
     is_joint, reason = _way_of(volume, config, guided=bool(guides))
+    given = Scanner.read(config.scanner) if isinstance(config.scanner, str) else config.scanner
+    if given is not None and volume.modality_is_guess:
+        likely = likely_modalities(volume.voxels, volume.geometry.spacing)
+        volume = volume.as_modality(given.modality) if given.modality in likely else volume
     bundle, volume = _opened(volume, config, monitor)
     original = volume if frame is None else volume.frame(frame)
     part, is_part = _requested_part(box, volume, config), box[0] is not None
-    scanner = _scanner_of(original, config, bundle, is_part=is_part)
+    scanner = _scanner_of(original, config, given, bundle, is_part=is_part)
     seen, numbers, empty = _seen(volume, frame, cache, is_part=is_part, scratch=scratch)
     frames, turn = seen.frames(), cache.turn
     if config.noise is not None:
@@ -274,8 +284,10 @@ def _prepared(
         if config.denoiser == "auto":
             method = _method_of(config, bundle, is_joint=False)
     device, denoiser = _on_device(method, bundle, config, monitor)
-    kind = seen.sequence_kind
+    kind = _kind_of(seen, config)
     decision = decide(frames, cache, config, monitor, is_joint=is_joint, kind=kind)
+    if reason and reason.key == "frames_unstated" and not (is_part or frame or config.noise):
+        decision = _with_advice(seen, len(frames) - len(empty), decision, config, cache, monitor)
     if bundle is not None and not is_joint:
         decision = replace(decision, warnings=model_warnings(bundle, volume) + decision.warnings)
     monitor.log(str(noise_found(decision.facts["noise"])))
@@ -332,6 +344,11 @@ def _turned(part: Where, turn: AxisTurn, shape: Sequence[int]) -> list[slice]:
     return [turned[axis] for axis in turn.axes]
 
 
+def _kind_of(volume: Volume, config: EnhanceConfig) -> str:
+    """Return the kind of a sequence, as the user or its file states it."""
+    return REPEATS if config.sequence == REPEATS else volume.sequence_kind
+
+
 def _way_of(volume: Volume, config: EnhanceConfig, *, guided: bool) -> tuple[bool, Text | None]:
     """Choose whether frames are filtered together, and why not; None for a single volume.
 
@@ -340,12 +357,14 @@ def _way_of(volume: Volume, config: EnhanceConfig, *, guided: bool) -> tuple[boo
     kind = volume.sequence_kind
     if not volume.is_sequence:
         return False, None
-    if config.sequence == "joint" and guided:
+    if config.sequence in ("joint", REPEATS) and guided:
         raise ConfigError(
             "frames that are filtered together take no guide",
             "Leave the guide out, or use sequence each.",
         )
-    if config.sequence == "joint" or (config.sequence == "auto" and differs_in_contrast(kind)):
+    if config.sequence in ("joint", REPEATS) or (
+        config.sequence == "auto" and is_filtered_together(kind)
+    ):
         return not guided, text("with_guide") if guided else None
     if config.sequence == "each":
         return False, text("on_request")
@@ -366,6 +385,49 @@ def _apart(
     if reason:
         monitor.warn(f"the frames are filtered one by one: {reason}")
     return reason
+
+
+def _with_advice(
+    volume: Volume,
+    count: int,
+    decision: Decision,
+    config: EnhanceConfig,
+    cache: VolumeCache,
+    monitor: Monitor,
+) -> Decision:
+    """State what both ways would leave of the noise of frames of unknown kind, by a trial.
+
+    What a filter leaves has nothing in common with what it removes (`core.findings`).
+
+    Args:
+        volume: whose middle is filtered in both ways.
+        count: of its frames with tissue.
+        decision: on the volume.
+        config: of the run.
+        cache: of what was measured in the volume.
+        monitor: may cancel.
+    """
+    sigma, is_plain = decision.noise.level, not volume.profile.is_absolute
+    if count < FEWEST or cache.movement_of(volume.frames(), monitor) > STILL or not is_plain:
+        return decision
+    middle = [
+        slice(max(0, (side - most) // 2), (side + most) // 2)
+        for side, most in zip(volume.shape[1:], _TRIAL, strict=True)
+    ]
+    some = np.linspace(0, volume.shape[0] - 1, min(volume.shape[0], _TRIAL_FRAMES)).astype(int)
+    part = volume.crop(*middle)
+    part = replace(part, voxels=part.voxels[some], dicom_origin=None, time_points=None)
+    left = {}
+    for way in ("each", "joint"):
+        trial = EnhanceConfig(model=config.model, device=config.device, noise=sigma, sequence=way)
+        with suppress(MedEnhanceError):  # the middle may show nothing
+            frame = len(some) // 2 if way == "each" else None
+            change = enhance(part, trial, frame=frame).measured["noise"]["changed"] / sigma
+            left[way] = 5 * round(20 * math.sqrt(max(_LEAST_LEFT**2, 1 - change**2)))
+    if len(left) < 2:
+        return decision
+    others = [each for each in decision.warnings if each.code != "sequence-kind"]
+    return replace(decision, warnings=(ModelWarning("sequence-advice", left), *others))
 
 
 def _method_of(config: EnhanceConfig, bundle: Bundle | None, *, is_joint: bool) -> tuple[str, ...]:
@@ -492,33 +554,37 @@ def _requested_part(
 
 
 def _scanner_of(
-    volume: Volume, config: EnhanceConfig, bundle: Bundle | None, *, is_part: bool
+    volume: Volume,
+    config: EnhanceConfig,
+    given: Scanner | None,
+    bundle: Bundle | None,
+    *,
+    is_part: bool,
 ) -> ScannerModel | None:
     """Return the scanner that is inverted, with the network of a model; None for none.
 
     Raises InputError for an unsuitable volume, ConfigError for a part of one, and for options that
     such a model does not take.
     """
-    scanner = config.scanner
     if bundle is not None and bundle.inverts:
-        if scanner is not None or config.uncertainty or config.correct_bias_field:
+        if given is not None or config.uncertainty or config.correct_bias_field:
             raise ConfigError(
                 f"model {bundle.name} inverts a scanner of its own, corrects the bias field, and "
                 "takes no uncertainty",
                 "Leave out scanner, uncertainty and correct_bias_field, or the model.",
             )
         model = ScannerModel.of(bundle, choose_device(config.device).name)
-    elif scanner is None:
+    elif given is None:
         return None
     else:
-        model = ScannerModel(scanner if isinstance(scanner, Scanner) else Scanner.read(scanner))
+        model = ScannerModel(given)
     scanner = model.scanner
     volume.single("A scanner is inverted in single volumes: name a frame.")
     if volume.modality != scanner.modality:
         raise InputError(
             f"{volume.source or 'volume'}: the scanner was measured in {scanner.modality}, and "
             f"this is {volume.modality}",
-            "Measure a scanner of the same modality.",
+            f"Take a scanner of the same modality; if the volume's is another: {SET_MODALITY}.",
         )
     if is_part:
         raise ConfigError(

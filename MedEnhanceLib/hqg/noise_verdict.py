@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import EllipsisType
-from typing import Any
+from typing import Any, Final, Literal
 
 from MedEnhanceLib.core.arrays import extremes
 from MedEnhanceLib.core.findings import CLEAN, REMOVED, UNCERTAIN, clean, level_of, noise_level
@@ -21,7 +22,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.texts import Text, text
 
 #: The verdict on a volume whose noise an enhancement would remove: the run has not been made.
-NOISY = "noisy"
+NOISY: Final = "noisy"
 #: The same over the noise of the volume, from which the sentence asks to look. Chosen by hand; no
 #: table isolates it.
 _MORE = 1.25
@@ -33,7 +34,7 @@ class NoiseVerdict:
 
     Attributes:
         sigma: standard deviation of the noise, in the volume's units.
-        interval: ends of what it likely is.
+        interval: ends of what it likely is; 0 and infinity where it cannot be measured.
         confidence: that the measurement holds, 0 to 1.
         units: "" where they are not known.
         reason: why the noise is uncertain, or stays; None for neither.
@@ -45,6 +46,8 @@ class NoiseVerdict:
         frame: number of the frame that the region is of, from 0; None for a single volume.
         volume_sigma: of a region: that of the whole volume; None if it cannot be measured.
         places: up to three voxels (K, J, I, from 0) in even tissue, where the noise is uncertain.
+        odd_frames: of each frame of a sequence that is unlike the others, how; its `numbers` have
+            the frame, from 0.
     """
 
     sigma: float
@@ -52,13 +55,19 @@ class NoiseVerdict:
     confidence: float
     units: str = ""
     reason: Text | None = None
-    verdict: str = NOISY
+    verdict: Literal["clean", "noisy", "uncertain"] = NOISY
     snr: float | None = None
     removable: float | None = None
     region: tuple[tuple[int, int], ...] | None = None
     frame: int | None = None
     volume_sigma: float | None = None
     places: tuple[tuple[int, ...], ...] = ()
+    odd_frames: tuple[Text, ...] = ()
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the noise can be measured at all."""
+        return math.isfinite(self.interval[1])
 
     @property
     def is_certain(self) -> bool:
@@ -68,6 +77,8 @@ class NoiseVerdict:
     @property
     def text(self) -> Text:
         """The verdict in words."""
+        if self.reason and not self.is_measured:
+            return self.reason
         level = noise_level({"sigma": self.sigma, "interval": self.interval}, self.units)
         if self.region:
             key = "region" if self.frame is None else "region_of_frame"
@@ -97,7 +108,10 @@ class NoiseVerdict:
         """Return all fields that are known, with the sentence."""
         known = {name: value for name, value in vars(self).items() if value not in (None, "", ())}
         reason = {"reason": self.reason.to_json()} if self.reason else {}
-        return known | reason | {"is_certain": self.is_certain} | self.text.to_json()
+        odd = (
+            {"odd_frames": [each.to_json() for each in self.odd_frames]} if self.odd_frames else {}
+        )
+        return known | reason | odd | {"is_certain": self.is_certain} | self.text.to_json()
 
 
 def measured_noise(
@@ -107,7 +121,7 @@ def measured_noise(
     at: Sequence[int] | None = None,
     cache: VolumeCache | None = None,
     monitor: Monitor | None = None,
-) -> NoiseVerdict | None:
+) -> NoiseVerdict:
     """Measure the noise of a volume, of a region of it, or in 12 mm around a voxel.
 
     Args:
@@ -125,7 +139,16 @@ def measured_noise(
         region = _cube_of(volume, at)
     if region:
         return region_verdict(volume, region, cache=cache, monitor=monitor)
-    return noise_verdict(volume, cache=cache, monitor=monitor)
+    return noise_verdict(volume, cache=cache, monitor=monitor) or _unmeasured(volume)
+
+
+def _unmeasured(volume: Volume) -> NoiseVerdict:
+    """Return the verdict on a volume of which `noise_verdict` gives none, with the reason."""
+    key = "noise_not_measured" if volume.profile.is_known else "noise_of_unknown"
+    said = text(key, name=Path(volume.source).name or "volume", modality=volume.modality)
+    return NoiseVerdict(
+        sigma=0.0, interval=(0.0, math.inf), confidence=0.0, verdict=UNCERTAIN, reason=said
+    )
 
 
 def refuse_two_regions(region: Sequence[object] | None, at: Sequence[int] | None) -> None:
@@ -165,6 +188,7 @@ def noise_verdict(
         snr=facts.get("snr"),
         removable=facts.get("expected"),
         places=even_places_of(volume, facts["interval"][1]) if is_uncertain else (),
+        odd_frames=tuple(each.text for each in decision.odd),
     )
 
 

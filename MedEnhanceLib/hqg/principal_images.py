@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
@@ -77,7 +78,7 @@ class PrincipalImages(Denoiser):
 
     def denoise(self, frames: Frames) -> Denoised:
         """Denoise all frames together; as `Denoiser.denoise`."""
-        together = list(frames.usable)
+        together = [number for number in frames.usable if number not in frames.odd]
         frames.monitor.progress(0.0, "comparing the frames")
         sample = _sample(frames, together)
         every: Floats = _basis(sample[0]).astype(np.float32)
@@ -90,7 +91,12 @@ class PrincipalImages(Denoiser):
             return Denoised(given.parts, {**given.facts, "sequence": facts | {"reason": reason}})
         # Of all frames, so that a part of them is treated like the whole.
         brightest = together[int(sample[0].mean(axis=1).argmax())]
-        return Denoised(self._parts(frames, together, basis, brightest), {"sequence": facts})
+        apart = [number for number in frames.numbers if number in frames.odd]
+        end = 1 - len(apart) / len(frames.numbers)
+        joint = replace(frames, monitor=frames.monitor.part(0.0, end))
+        alone = replace(frames, numbers=apart, monitor=frames.monitor.part(end, 1.0))
+        parts = self._parts(joint, together, basis, brightest) if end > 0 else iter(())
+        return Denoised(chain(parts, self.spatial.denoise(alone).parts), {"sequence": facts})
 
     def _parts(
         self, frames: Frames, together: Sequence[int], basis: Floats, brightest: int

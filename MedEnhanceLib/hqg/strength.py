@@ -19,7 +19,7 @@ from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core.arrays import Where
 from MedEnhanceLib.core.findings import describe
 from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
-from MedEnhanceLib.core.manifest import NOISE_MAP, derived_note, manifest_at_strength
+from MedEnhanceLib.core.manifest import ENHANCED, NOISE_MAP, derived_note, manifest_at_strength
 from MedEnhanceLib.core.options import check_range
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -27,11 +27,11 @@ from MedEnhanceLib.io.describe import refuse_not_finite
 
 if TYPE_CHECKING:
     from MedEnhanceLib.core.labels import Segmentation
+    from MedEnhanceLib.hqg.error_left import ErrorLeft
     from MedEnhanceLib.noise.estimate import NoiseEstimate
     from MedEnhanceLib.report.figures import Picture
 
 _BLENDED = "blended with its input at strength"
-ENHANCED = "DERIVED: enhanced"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -60,6 +60,7 @@ class Enhanced:
         noises: the noise of each frame; likewise empty.
         turn: from the order of `volume` to that of `noises`.
         part: of `noises`, in their order, that `volume` covers.
+        error_left: by a second measurement; None without one.
     """
 
     volume: Volume
@@ -80,6 +81,7 @@ class Enhanced:
     noises: tuple[NoiseEstimate, ...] = ()
     turn: AxisTurn = AS_STORED
     part: Where = (slice(None),) * 3
+    error_left: ErrorLeft | None = None
 
     def __repr__(self) -> str:
         maps = {"uncertainty": self.uncertainty, "segmentation": self.segmentation}
@@ -89,14 +91,16 @@ class Enhanced:
 
     @property
     def noise(self) -> Volume | None:
-        """Measured σ at each voxel, float32 in the input's units; None if unmeasured."""
+        """Measured σ at each voxel, [K, J, I], float32 in the input's units; None if unmeasured.
+
+        Frames of a sequence share it.
+        """
         if not self.noises:
             return None
         slices, rows, columns = self.part
-        crops = [noise[slices][:, rows, columns] for noise in self.noises]
-        maps = [np.ascontiguousarray(self.turn.undo(crop)) for crop in crops]
-        voxels = np.stack(maps) if self.volume.is_sequence else maps[0]
-        return self.original.with_voxels(voxels, did=derived_note(NOISE_MAP))
+        crop = self.turn.undo(self.noises[0][slices][:, rows, columns])
+        frame = self.original.frame(0)
+        return frame.with_voxels(np.ascontiguousarray(crop), did=derived_note(NOISE_MAP))
 
     @property
     def verdict(self) -> str:
@@ -149,9 +153,9 @@ class Enhanced:
         """Return the same result at another strength (0 to 1), without running the model again.
 
         After a run with "auto", the voxels are those of a run with that number as its strength.
-        Segmentation and uncertainty, which are of strength 1, are dropped. Raises ConfigError for a
-        strength outside 0 to 1, and for a result at another strength than 1, whose rounding cannot
-        be undone.
+        Segmentation, uncertainty and error left, which are of strength 1, are dropped. Raises
+        ConfigError for a strength outside 0 to 1, and for a result at another strength than 1,
+        whose rounding cannot be undone.
         """
         if self.strength != 1:
             raise ConfigError(
@@ -159,7 +163,8 @@ class Enhanced:
             )
         if strength == 1:
             return self
-        volume, measured = blend(self.original, self.volume, strength), self.measured
+        volume, measured = blend(self.original, self.volume, strength), dict(self.measured)
+        measured.pop("against", None)
         if "noise" in measured and np.array_equal(volume.voxels, self.original.voxels):
             # Rounded to whole numbers, a small share of a correction is none.
             measured = measured | {"noise": measured["noise"] | {"changed": 0.0}}
@@ -169,6 +174,7 @@ class Enhanced:
             measured=measured,
             uncertainty=None,
             segmentation=None,
+            error_left=None,
             report=manifest_at_strength(self.report, strength) if self.report else {},
             strength=strength,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +92,12 @@ class Item:
         return params | ({"series": self.series} if self.series else {})
 
 
+def label_of(name: str, series: str) -> str:
+    """Return the short name of a volume, as "scout (coronal 3)"; name, series: as in its row."""
+    place = Path(name.removesuffix(f" (series {series})")).name
+    return f"{place} ({series.partition('/')[2] or series})" if series else place
+
+
 @dataclass(frozen=True)
 class _Rest:
     """Files and objects among volumes that are left out.
@@ -99,11 +106,14 @@ class _Rest:
         files: that are not read as volumes → their paths below the place that was named.
         objects: the first files of objects of DICOM that are not images → these.
         unknown: folders of DICOM → files there that may not be DICOM, as `files` has them.
+        modalities: of the series that are processed; empty for all. others: as objects, of others.
     """
 
+    modalities: tuple[str, ...] = ()
     files: dict[Path, str] = field(default_factory=dict)
     objects: dict[Path, Choice] = field(default_factory=dict)
     unknown: dict[str, dict[Path, str]] = field(default_factory=dict)
+    others: dict[Path, Choice] = field(default_factory=dict)
 
     def warn(self, monitor: Monitor) -> None:
         """Count and name all of it."""
@@ -113,6 +123,10 @@ class _Rest:
         if self.objects:
             kinds = counted_kinds([*self.objects.values()])
             monitor.warn(f"left out, because they are not images: {kinds}")
+        if self.others:
+            counts = Counter(choice.row.modality for choice in self.others.values())
+            kinds = ", ".join(f"{count} × {name}" for name, count in sorted(counts.items()))
+            monitor.warn(f"left out, series that are not {' or '.join(self.modalities)}: {kinds}")
 
 
 def gather(
@@ -123,6 +137,7 @@ def gather(
     ending: str | None,
     monitor: Monitor,
     shard: Shard | None = None,
+    modalities: Sequence[str] = (),
 ) -> list[Item]:
     """Return the volumes at all places, in order.
 
@@ -134,11 +149,12 @@ def gather(
         ending: of the results; None keeps a source's, "" makes folders.
         monitor: warned of what is left out; may cancel.
         shard: whose volumes are returned. A folder of DICOM is of one, which alone reads its files.
+        modalities: of DICOM series; others are left out, those that state none are not. Empty: all.
     Raises InputError if no volume exists, ConfigError if results share a name or `out` is named.
     """
     if not places:
         raise ConfigError("no volumes were named", "Name files or folders.")
-    items, rest, skipped = dict[str, Item](), _Rest(), set[str]()
+    items, rest, skipped = dict[str, Item](), _Rest(tuple(modalities)), set[str]()
     for place in places:
         for volume in _volumes_below(Path(place), out, containers, rest):
             monitor.check()
@@ -234,11 +250,14 @@ def _with_series(volume: _Volume, rest: _Rest) -> Iterator[tuple[str, Path, _Ser
         return
     images = [choice for choice in listed if choice.about.is_image]
     rest.objects.update((each.about.file, each) for each in listed if not each.about.is_image)
-    if images and all(choice.part is None for choice in images):
+    wanted = ("", *rest.modalities)
+    asked = [each for each in images if not rest.modalities or each.row.modality in wanted]
+    rest.others.update((each.about.file, each) for each in images if each not in asked)
+    if asked and all(choice.part is None for choice in images):
         yield str(folder), relative, _ALL
         return
     are_several = sum(choice.part is not None or choice.about.damaged for choice in images) > 1
-    for choice in images:
+    for choice in asked:
         file = choice.about.file
         if choice.part is None and not (choice.about.damaged and choice.row.uid):
             # Readable images may have the same UID. The ending keeps the name from a volume's.

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError
-from MedEnhanceLib.jobs.batch_items import Item
+from MedEnhanceLib.jobs.batch_items import Item, label_of
 from MedEnhanceLib.jobs.batch_ledger import Ledger, bytes_of
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import cpu_threads
@@ -51,17 +51,18 @@ def run_here(ledger: Ledger, monitor: Monitor) -> None:
         if monitor.cancelled:
             return
         part = monitor.part(index / count, (index + 1) / count)
-        name = Path(item.name).name
-        listener = partial(_pass_on, part, name, f"{index + 1} of {count}, {name}")
+        name = label_of(item.name, item.series)
+        listener = partial(_pass_on, part, item, f"{index + 1} of {count}, {name}")
         (params,) = ledger.begin([item])
         ledger.end([(item, run_into_row(ledger.task, params, lambda: monitor.cancelled, listener))])
 
 
-def _pass_on(part: Monitor, name: str, stage: str, event: Event) -> None:
+def _pass_on(part: Monitor, item: Item, stage: str, event: Event) -> None:
     if event.kind == "progress":
         part.progress(event.fields["fraction"], f"{stage}: {event.fields['stage']}")
     elif event.kind == "warning":
-        part.warn(f"{name}: {event.fields['message'].removeprefix(f'{name}: ')}")
+        message = event.fields["message"].removeprefix(f"{Path(item.source).name}: ")
+        part.warn(f"{label_of(item.name, item.series)}: {message}")
 
 
 @dataclass
@@ -276,6 +277,8 @@ def run_into_row(
 
     def listen(event: Event) -> None:
         if event.kind == "warning":
+            if event.fields.get("text", {}).get("key") == "keep_originals":
+                return  # a batch says it once
             warnings.append(str(event.fields["message"]))
         if progress is not None:
             progress(event)

@@ -14,14 +14,15 @@ from MedEnhanceLib import gradprom, hqg
 from MedEnhanceLib.core.arrays import Array
 from MedEnhanceLib.core.findings import history_of, mean_change, mean_changed
 from MedEnhanceLib.core.labels import Segmentation
-from MedEnhanceLib.core.manifest import as_json, make_manifest
+from MedEnhanceLib.core.manifest import ENHANCED, as_json, make_manifest
 from MedEnhanceLib.core.options import Options, option
 from MedEnhanceLib.core.quantity import PHASE, UNFIT, quantity_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, DeviceMemoryError, InputError
 from MedEnhanceLib.gradprom.config import FORCE, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.strength import ENHANCED, Enhanced
+from MedEnhanceLib.hqg.error_left import check_second, compare
+from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import REQUEST, refuse_unfit
 from MedEnhanceLib.jobs.dicom import LabelMap, Objects
 from MedEnhanceLib.runtime.dependencies import load_packages
@@ -29,12 +30,12 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.texts import text
 
 #: Limits of every enhancer for CT, measured with planted lesions (docs/results.md): by default, and
-#: with `smooth`.
+#: with `for_viewing`.
 CT_LIMIT = (
     "noise of low frequency stays, as blobs that look like small faint lesions: compare with the "
     "input"
 )
-SMOOTH_CT_LIMIT = "small faint lesions disappear in low-dose CT: do not look for them in the result"
+VIEWING_LIMIT = "small faint lesions disappear in low-dose CT: do not look for them in the result"
 # Chosen on the runs that the lines name; no script repeats these counts.
 #: Change of tissue over σ from which more than noise was removed: a trusted σ is within 10 % of the
 #: truth. Of 30 runs on CT and MR one was beyond it: low-dose CT with half of its noise measured.
@@ -91,6 +92,7 @@ def enhance_volume(
     box: Mapping[str, tuple[int, int]] | None = None,
     cache: hqg.VolumeCache | None = None,
     scratch: Path | None = None,
+    against: Volume | None = None,
     on_draft: Callable[[Array], None] | None = None,
     monitor: Monitor,
 ) -> Enhanced:
@@ -106,17 +108,20 @@ def enhance_volume(
         box: its slices, rows and columns, those that are given.
         cache: as in `hqg.enhance`.
         scratch: likewise.
-        on_draft: likewise.
+        against: the same measured again, by which the error that is left is measured.
+        on_draft: as in `hqg.enhance`.
         monitor: receives progress, messages and warnings, and can cancel.
     """
     began = time.monotonic()
     config, taken_as = _check_input(volume, config, monitor)
     single = volume if frame is None else volume.frame(frame)
-    head, refused = None, dict[str, Any]()
+    head, besides = None, dict[str, Any]()
+    if against is not None:
+        check_second(single, against)
     if segmenter is not None:
         load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
         single = single.single("Give frame to segment one of them, or leave the segmentation out.")
-        with _refusal_as_warning(refused, single, monitor):
+        with _refusal_as_warning(besides, single, monitor):
             head = gradprom.open_head_for(single, segmenter, monitor)
     share = 1 / (1 + _HEAD_PASSES) if head else 1.0
     part = monitor.part(0.0, share)
@@ -131,16 +136,23 @@ def enhance_volume(
         monitor=part,
         **(box or {}),
     )
-    taken_as["guessed_modality"] = result.volume.modality if volume.modality_is_guess else ""
+    is_guess = volume.modality_is_guess and config.scanner is None
+    taken_as["guessed_modality"] = result.volume.modality if is_guess else ""
     if any(taken_as.values()):
         result = replace(result, measured={"taken_as": taken_as, **result.measured})
     _warn_of_change(result, monitor)
     if head is not None:
-        with _refusal_as_warning(refused, single, monitor):
+        with _refusal_as_warning(besides, single, monitor):
             part = monitor.part(share, 1.0)
             labels = gradprom.segment(result.volume, head=head, monitor=part)
             result = replace(result, segmentation=labels)
-    result = replace(result, measured=result.measured | refused, seconds=time.monotonic() - began)
+    if against is not None:
+        compared = compare(single, result.volume, against, result.segmentation, result.sigma)
+        result = replace(result, error_left=compared)
+        besides["against"] = compared.facts
+        for warning in compared.warnings:
+            monitor.warn(warning)
+    result = replace(result, measured=result.measured | besides, seconds=time.monotonic() - began)
     requested = {**(box or {}), **({} if frame is None else {"frame": frame})}
     return replace(result, record=_record_of(result, config, segmenter, requested))
 
@@ -207,7 +219,7 @@ def _record_of(
     noise = result.measured.get("noise", {})
     is_changed = noise.get("changed", config.task != "slices")
     has_limit = result.volume.profile.is_projected and is_changed
-    limit = CT_LIMIT if noise.get("share_given_back", 0) else SMOOTH_CT_LIMIT
+    limit = CT_LIMIT if noise.get("share_given_back", 0) else VIEWING_LIMIT
     facts = {
         "uncertainty": result.uncertainty_facts,
         "measured": result.measured,

@@ -28,7 +28,10 @@ _WRONG_PATH = (
     errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
     errno.ENAMETOOLONG,
 )  # fmt: skip
-_LESS_MEMORY = "Close other programs, crop the volume, or choose the CPU as device (--device cpu)."
+_LESS_MEMORY = "Close other programs, or crop the volume."
+_LESS_ON_CARD = "Close other programs, crop the volume, or choose the CPU as device (--device cpu)."
+#: Names of memory that is not the host's, in errors of PyTorch.
+_CARDS = ("CUDA", "MPS", "HIP")
 #: A training or distillation continues from its last checkpoint; other jobs begin anew.
 _LOST = (
     "Start it again, on the CPU if this happens again (--device cpu): trainings and distillations "
@@ -64,7 +67,8 @@ def device_errors() -> Iterator[None]:
             ) from cause
         if not is_out_of_memory(cause):
             raise
-        raise DeviceMemoryError(f"memory ran out: {reason}", _LESS_MEMORY) from cause
+        hint = _LESS_ON_CARD if any(card in reason for card in _CARDS) else _LESS_MEMORY
+        raise DeviceMemoryError(f"memory ran out: {reason}", hint) from cause
 
 
 @contextmanager

@@ -158,6 +158,7 @@ class Learner(Generic[Network]):
         monitor: Monitor,
         generator: np.random.Generator | None = None,
         modules: Mapping[str, nn.Module] | None = None,
+        optimizers: Mapping[str, Optimizer] | None = None,
     ) -> float:
         """Descend the losses of all steps, as `run_steps`; returns the seconds.
 
@@ -169,6 +170,7 @@ class Learner(Generic[Network]):
             monitor: progress and cancellation.
             generator: of random numbers that `loss_of` draws besides torch's.
             modules: other states that the checkpoint keeps.
+            optimizers: of those, that `loss_of` steps itself.
         """
 
         def step(number: int) -> dict[str, float]:
@@ -179,7 +181,7 @@ class Learner(Generic[Network]):
         parts = {
             "config": {**config, "device": ""},
             "modules": {"network": self.network, "average": self.average, **(modules or {})},
-            "optimizers": {"adam": self.optimizer},
+            "optimizers": {"adam": self.optimizer, **(optimizers or {})},
             "generator": generator,
         }
         return run_steps(step, count, out, parts, monitor)

@@ -27,12 +27,12 @@ class ResidualUNet(nn.Module):
         self.widths, self.depth = tuple(widths), depth
         self.first = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.down = nn.ModuleList(
-            nn.Sequential(*(_Block(width) for _ in range(depth))) for width in widths
+            nn.Sequential(*(ResidualBlock(width) for _ in range(depth))) for width in widths
         )
         pairs = list(itertools.pairwise(widths))
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
         self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairs)
-        self.up = nn.ModuleList(_Block(a) for a, _ in pairs)
+        self.up = nn.ModuleList(ResidualBlock(a) for a, _ in pairs)
         self.last = nn.Conv2d(widths[0], 1, 3, padding=1)
         _start_at_zero(self.last)
         self.multiple = 1 << len(pairs)
@@ -59,7 +59,7 @@ class ResidualUNet(nn.Module):
         return NativeUNet(arrays, self.first.in_channels, self.widths, self.depth, library)
 
 
-class _Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Residual block of two convolutions."""
 
     def __init__(self, width: int) -> None:
@@ -69,6 +69,7 @@ class _Block(nn.Module):
         _start_at_zero(self.two)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Add a change to features, [B, width, M, W]."""
         change: Tensor = self.two(F.relu(self.one(x)))
         return x + change
 

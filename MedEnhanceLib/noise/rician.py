@@ -57,6 +57,11 @@ def amplitude(mean: Floats, sigma: Floats) -> Floats:
     return np.where(mean > 0, sigma * truth, mean)
 
 
+def bias_of(mean: Floats) -> Floats:
+    """Return the bias of Rician means, both in σ."""
+    return mean - amplitude(mean, np.ones_like(mean))
+
+
 def _means_of(amplitudes: Doubles) -> Doubles:
     """Compute the means of Rician values, σ = 1: Bessel functions, as integrals over the angle."""
     quarter = amplitudes[:, None] ** 2 / 4

@@ -24,7 +24,7 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, Numbers, let_go, robust_max
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.noise.estimate import NoiseEstimate, is_rician, smooth_map
+from MedEnhanceLib.noise.estimate import NoiseEstimate, is_rician, rician_table, smooth_map
 from MedEnhanceLib.noise.tissue_blocks import (
     BLOCK,
     TINY,
@@ -67,8 +67,8 @@ TISSUE, _TISSUE_HU = 0.35, -300.0
 _VOXELS, _BLOCKS = 200_000, 40_000
 #: Least voxels of tissue in a cell of the map, and least share of tissue in a block.
 _FEW, _INSIDE = 50, 0.9
-#: Least mean of tissue, in σ, for which the Rician bias is corrected: below, the inverse is steep.
-ABOVE_NOISE = 3.0
+#: Frames whose tissue has a lower mean, in σ, do not measure the noise: they spread by less.
+_ABOVE_NOISE = 3.0
 #: Factor on the upper end of the noise of one frame, which is measured with an error of its own.
 CHANCE = 1.05
 #: Least variance of a frequency, relative to the mean of all.
@@ -170,7 +170,7 @@ def _quiet(sample: Floats, modality: str, step: float) -> Mask:
     levels = MAD * math.sqrt(0.5) * np.median(_dithered(steps, step), axis=1)
     common = common_level(levels)
     if not profile_of(modality).is_absolute and sample.min() >= 0:  # magnitudes
-        quiet = np.median(sample, axis=1) < ABOVE_NOISE * common
+        quiet = np.median(sample, axis=1) < _ABOVE_NOISE * common
         quiet &= not quiet.all()
     quiet[1:] |= ~steps.any(axis=1)
     sides = np.stack([np.pad(levels, end, "edge") for end in ((1, 0), (0, 1))])
@@ -226,9 +226,12 @@ def measure_frames(
     order = np.argsort(smooth, axis=None)
     below = np.cumsum(count.reshape(-1)[order])
     level = float(smooth.reshape(-1)[order][np.searchsorted(below, below[-1] / 2)])
+    is_biased = is_rician(typical.air, level)
+    if is_biased:  # weak magnitudes spread by less than σ
+        share = float(np.interp(np.median(mean[tissue]) / level, *rician_table()))
+        smooth, level = smooth / share, level / share
     if level <= 0 or level > CHANCE * typical.high > 0:
         return None
-    bright = float(np.median(mean[tissue]))
     # A gain of the scanner scales noise too, one of the contrast does not: which is not known.
     smaller, larger = np.median([sorted(np.abs(pair.weights)) for pair in still], axis=0)
     low = level * math.sqrt(0.5) / larger * np.median([pair.certain for pair in still])
@@ -239,7 +242,7 @@ def measure_frames(
         sigma=smooth.astype(np.float32),
         spectrum=_spectrum(frames, still, tissue),
         confidence=1.0,
-        rician=is_rician(typical.air, level) and bright >= ABOVE_NOISE * level,
+        rician=is_biased,
         low=float(low),
         high=float(max(high, level)),
         reason=None,

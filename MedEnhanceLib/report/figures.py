@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Floats
+from MedEnhanceLib.core.labels import color_of
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.core.modality import SOFT_TISSUE
 from MedEnhanceLib.core.volume import Volume
@@ -50,9 +51,9 @@ _COLUMN_IN, _LEFT_IN, _ENDS_IN, _BAR_IN = 2.9, 1.0, 1.1, 0.1
 #: Height of the letters around a row; lowest height of a row, which three lines of text need.
 _LETTERS_IN, _LOWEST_ROW_IN = 0.4, 0.45
 _LEGEND_LINE_IN, _LEGEND_COLUMNS = 0.2, 4
+#: Inches of a letter of the legend, and of what else an entry takes.
+_LETTER_IN, _SWATCH_IN = 0.065, 0.5
 DPI = 140
-#: Colors of contours, in the order of the labels: a label's own color may be gray like the image.
-_LINE_COLORS = ("#ff4f9a", "#3ddc97", "#7cc7ff", "#ffb000")
 
 
 @dataclass(frozen=True, eq=False)
@@ -310,7 +311,8 @@ def _draw(
     ticks: bool,
 ) -> Any:
     """Return a figure with a column for each pane, a row for each plane, and color bars below."""
-    colors = {value: _LINE_COLORS[n % len(_LINE_COLORS)] for n, value in enumerate(legend)}
+    # In the order of the labels: a label's own color may be gray like the image.
+    colors = {value: color_of(number) for number, value in enumerate(legend)}
     sizes = [cut(panes[0].volume, name, point).size_mm for name in rows]
     widest = max(width for _, width in sizes)
     heights = [
@@ -318,10 +320,13 @@ def _draw(
         for height, _ in sizes
     ]
     is_labeled = bool(legend) and any(pane.labels is not None for pane in panes)
-    foot = _LEGEND_LINE_IN * math.ceil(len(legend) / _LEGEND_COLUMNS) if is_labeled else 0.0
+    width = len(panes) * _COLUMN_IN + _LEFT_IN
+    entry = _SWATCH_IN + _LETTER_IN * max(map(len, legend.values()), default=0)
+    columns = max(1, min(_LEGEND_COLUMNS, len(legend), int(width / entry)))
+    foot = _LEGEND_LINE_IN * math.ceil(len(legend) / columns) if is_labeled else 0.0
     figures = require("matplotlib.figure", purpose=_PURPOSE)
     figure = figures.Figure(
-        (len(panes) * _COLUMN_IN + _LEFT_IN, sum(heights) + _ENDS_IN + foot),
+        (width, sum(heights) + _ENDS_IN + foot),
         dpi=DPI,
         facecolor=PAPER,
         layout="constrained",
@@ -356,7 +361,7 @@ def _draw(
         else:
             cells[-1][column].axis("off")
     if is_labeled:
-        _draw_legend(figure, legend, colors)
+        _draw_legend(figure, legend, colors, columns)
     derived = "DERIVED · " if any(pane.volume.history for pane in panes) else ""
     figure.suptitle(f"{derived}{RESEARCH_ONLY}", color=MUTED, fontsize=7)
     return figure
@@ -430,7 +435,9 @@ def _draw_bar(figure: Any, axes: Any, image: Any, scale: Scale) -> None:
     axes.set_xlabel(scale.name, color=MUTED, fontsize=8)
 
 
-def _draw_legend(figure: Any, legend: Mapping[int, str], colors: Mapping[int, Any]) -> None:
+def _draw_legend(
+    figure: Any, legend: Mapping[int, str], colors: Mapping[int, Any], columns: int
+) -> None:
     """Draw one legend under all panes."""
     lines = require("matplotlib.lines", purpose=_PURPOSE)
     figure.legend(
@@ -439,7 +446,7 @@ def _draw_legend(figure: Any, legend: Mapping[int, str], colors: Mapping[int, An
             for value, name in legend.items()
         ],
         loc="outside lower center",
-        ncols=min(len(legend), _LEGEND_COLUMNS),
+        ncols=columns,
         frameon=False,
         fontsize=8,
         labelcolor=INK,

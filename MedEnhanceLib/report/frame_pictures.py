@@ -10,7 +10,7 @@ from MedEnhanceLib.core.arrays import foreground
 from MedEnhanceLib.core.diffusion_gradients import fit_tensor, tensor_equations
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.report.figures import Pane, Picture, comparison, first_with_content
-from MedEnhanceLib.report.orthogonal import PLANES, PlaneName, Point, busiest_point, nearest_axes
+from MedEnhanceLib.report.orthogonal import PLANES, PlaneName, Point, busiest_point
 
 #: Most frames that are drawn.
 _MOST = 12
@@ -41,7 +41,7 @@ def draw_sequence(before: Volume, after: Volume) -> SequencePictures:
     point = busiest_point(before.frame(first_with_content(before)))
     volumes = [before, after]
     means = [each.frame(0).with_voxels(each.voxels.mean(0, np.float64)) for each in volumes]
-    planes = [PLANES[2 - nearest_axes(before.geometry).index(2)]]  # along slices as they are stored
+    planes = [PLANES[before.geometry.upright_turn.axes.index(0)]]  # along slices as they are stored
     pictures = {
         f"{number:03d}.png": comparison(
             _panes(before, after), point=point, frame=number, planes=planes

@@ -4,33 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
 from typing import Literal
 
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Doubles
-from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 
 PlaneName = Literal["axial", "coronal", "sagittal"]
+#: In the order of the upright axes that they are across: to the head, to the back, to the left.
 PLANES: tuple[PlaneName, ...] = ("axial", "coronal", "sagittal")
 Point = tuple[int, int, int]
 
-#: Names of the voxel indices, fastest first.
-_INDICES = "IJK"
+#: Names of the voxel indices, slowest first.
+_INDICES = "KJI"
 #: The ends of the axes of LPS: (towards −, towards +) for x, y, z.
 _ENDS = (("R", "L"), ("A", "P"), ("I", "S"))
 #: A second letter is shown where the direction is off the axis by more than 15 degrees.
 _SECOND_LETTER_COSINE = float(np.sin(np.deg2rad(15.0)))
-#: plane → (LPS axis across, LPS axis down, whether down is towards −).
-#: Radiological: the patient's left on the right; anterior on the left of a sagittal; head up.
-_LAYOUT: dict[PlaneName, tuple[int, int, bool]] = {
-    "axial": (0, 1, False),
-    "coronal": (0, 2, True),
-    "sagittal": (1, 2, True),
-}
 
 
 @dataclass(frozen=True)
@@ -63,8 +55,9 @@ class Plane:
 def cut(volume: Volume, name: PlaneName, point: Point) -> Plane:
     """Cut along the plane nearest to an anatomical one.
 
-    Voxels are not interpolated: an oblique grid is cut along its own nearest axes, which its
-    letters show.
+    It is drawn radiologically: the patient's left on the right, anterior on the left of a sagittal
+    plane, the head up. Voxels are not interpolated: an oblique grid is cut along its own nearest
+    axes, which its letters show.
 
     Args:
         volume: a single frame; InputError for more.
@@ -74,44 +67,29 @@ def cut(volume: Volume, name: PlaneName, point: Point) -> Plane:
     volume = volume.single()
     if not all(0 <= at < size for at, size in zip(point, volume.shape, strict=True)):
         raise InputError(f"the point {point} is outside of the shape {volume.shape}")
-    across, down, reverse_down = _LAYOUT[name]
-    along = nearest_axes(volume.geometry)
-    column_axis, row_axis = along[across], along[down]
-    array_axis = 2 - along[3 - across - down]
-    index = point[array_axis]
-    pixels = np.take(volume.voxels, index, axis=array_axis)
-    if row_axis < column_axis:
-        pixels = pixels.T
-    directions = np.asarray(volume.geometry.direction)
-    column, row = directions[:, column_axis], directions[:, row_axis]
-    row_indices, column_indices = map(range, pixels.shape)
-    if column[across] < 0:
-        pixels, column = pixels[:, ::-1], -column
-        column_indices = column_indices[::-1]
-    if (row[down] < 0) != reverse_down:
-        pixels, row = pixels[::-1], -row
-        row_indices = row_indices[::-1]
-    spacing = volume.geometry.spacing
+    turn, upright = volume.geometry.upright_turn, volume.upright().geometry
+    normal = PLANES.index(name)
+    row, column = (axis for axis in range(3) if axis != normal)
+    across = turn.axes[normal]
+    part = [slice(None)] * 3
+    part[across] = slice(point[across], point[across] + 1)
+    pixels = turn.apply(volume.voxels[tuple(part)]).squeeze(normal)
+    axes = [(_INDICES[axis], range(volume.shape[axis])[:: turn.steps[axis]]) for axis in turn.axes]
+    towards, spacing = np.asarray(upright.direction).T[::-1], upright.spacing[::-1]
+    right, down = towards[column], towards[row]
+    if row == 0:  # which runs to the head
+        pixels, down, axes[row] = pixels[::-1], -down, (axes[row][0], axes[row][1][::-1])
     return Plane(
         name=name,
         pixels=pixels,
-        spacing_mm=(spacing[row_axis], spacing[column_axis]),
+        spacing_mm=(spacing[row], spacing[column]),
         letters=tuple(
             "" if volume.profile.is_specimen else letters_towards(side)
-            for side in (-column, column, -row, row)
+            for side in (-right, right, -down, down)
         ),
-        place=f"{_INDICES[2 - array_axis]} {index} of 0–{volume.shape[array_axis] - 1}",
-        axes=((_INDICES[row_axis], row_indices), (_INDICES[column_axis], column_indices)),
+        place=f"{_INDICES[across]} {point[across]} of 0–{volume.shape[across] - 1}",
+        axes=(axes[row], axes[column]),
     )
-
-
-def nearest_axes(geometry: Geometry) -> tuple[int, int, int]:
-    """Find the voxel axis (0 = i, 1 = j, 2 = k) nearest to each of x, y, z of LPS."""
-    cosines = np.abs(np.asarray(geometry.direction))
-    return max(
-        permutations(range(3)),
-        key=lambda order: sum(cosines[axis, voxel] for axis, voxel in enumerate(order)),
-    )  # type: ignore[return-value]
 
 
 def letters_towards(direction: Sequence[float] | Doubles) -> str:

@@ -30,7 +30,7 @@ _VERSION = re.compile(
 )
 #: Installer that takes pip's options and chooses the build of PyTorch for the graphics card; the
 #: Slicer extension PyTorch uses it too.
-_CHOOSER = "light-the-torch>=0.5"
+_CHOOSER = "light-the-torch>=0.8.1"  # knows CUDA 13; earlier ones end at 12.6
 _QUIET = ("--no-input", "--disable-pip-version-check", "--progress-bar", "off")
 _SIZE = re.compile(r"Downloading .*\((\d+(?:\.\d+)?) (kB|MB|GB)\)")
 _MEGABYTES = {"kB": 1e-3, "MB": 1.0, "GB": 1e3}
@@ -92,6 +92,7 @@ def install(
     *,
     megabytes: float = 0.0,
     chooses_build: bool = False,
+    reinstalls: bool = False,
 ) -> None:
     """Install packages with pip; the versions of shared packages do not change.
 
@@ -99,15 +100,19 @@ def install(
         requirements: as pip takes them.
         monitor: gets each line of pip as a log; after a cancel pip is stopped.
         megabytes: expected download, for the progress.
-        chooses_build: install light-the-torch first, which chooses PyTorch's build for the card.
+        chooses_build: install light-the-torch first, which chooses PyTorch's build for the card;
+            and torchvision, as that of another build cannot be loaded beside it.
+        reinstalls: install these packages alone once more, as their files are damaged.
     Raises DependencyError if it fails, naming the installed packages that conflict.
     """
     with tempfile.TemporaryDirectory(prefix="medenhance-pip-") as folder:
         limits = ("-c", str(write_constraints(Path(folder))), *_QUIET)
+        again = ("--force-reinstall", "--no-deps") if reinstalls else ()
         installer = "pip"
         if chooses_build:
             _run(["pip", "install", _CHOOSER, *limits], monitor, lambda _line: None)
             installer = "light_the_torch"
+            requirements = [*requirements, *([] if reinstalls else ["torchvision"])]
         downloaded = [0.0, 0.0]  # megabytes: of complete files, and of the current one
 
         def report(line: str) -> None:
@@ -119,7 +124,7 @@ def install(
             elif line.startswith("Installing collected packages"):
                 monitor.progress(_DOWNLOADED, "installing")
 
-        _run([installer, "install", *requirements, *limits], monitor, report)
+        _run([installer, "install", *requirements, *again, *limits], monitor, report)
 
 
 def _run(arguments: list[str], monitor: Monitor, report: Callable[[str], None]) -> None:

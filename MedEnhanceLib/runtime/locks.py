@@ -136,13 +136,17 @@ def remove_owned(folder: Path, lock: FileLock | None) -> None:
 class Workspace:
     """A private temporary folder of a worker or a job, until `remove` or the end of the process."""
 
-    def __init__(self) -> None:
-        """Make one; raises OutputError where the system's temporary folder cannot be used."""
+    def __init__(self, parent: Path | None = None) -> None:
+        """Make one; raises OutputError where that is not possible.
+
+        parent: where it is made; None: the system's temporary folder.
+        """
         try:
-            self.folder, self._lock = make_owned(_WORKSPACE)
+            self.folder, self._lock = make_owned(_WORKSPACE, parent)
         except OSError as cause:
+            place = parent or tempfile.gettempdir()
             raise OutputError(
-                f"no temporary folder can be made in {tempfile.gettempdir()}: {cause.strerror}",
+                f"no temporary folder can be made in {place}: {cause.strerror}",
                 "Free some space there, or name another folder in the variable TMPDIR.",
             ) from cause
 

@@ -96,6 +96,13 @@ class Monitor:
         part._pace, part._warned = self._pace if is_typical else None, self._warned
         return part
 
+    def without_progress(self) -> Monitor:
+        """Return a monitor for work within a step: it warns and can cancel, as this one."""
+        part, listener = self.part(0, 1), self._listener
+        if listener is not None:
+            part._listener = lambda event: listener(event) if event.kind != "progress" else None
+        return part
+
     @property
     def has_listener(self) -> bool:
         """Whether the caller gave a listener."""

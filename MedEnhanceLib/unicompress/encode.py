@@ -26,6 +26,7 @@ from MedEnhanceLib.io.formats import CONTAINER
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import blas_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.texts import Text
 from MedEnhanceLib.unicompress.allocation.coding_task import CodedBlocks, CodingTask, Room
 from MedEnhanceLib.unicompress.allocation.goals import QualityGoal
 from MedEnhanceLib.unicompress.allocation.lossy import (
@@ -128,6 +129,8 @@ def compress(
     if target.suffix.lower() != CONTAINER:
         raise EndingError(f"{target.name}: unsupported output extension", f"Use {CONTAINER}.")
     monitor.progress(0.0, "compressing the volume")
+    if volume.dicom_origin is not None:
+        monitor.warn(Text("keep_originals"))
     voxels = valid_voxels(volume, config)
     threads = thread_count(config.threads)
     coded = _CODED[config.is_bounded]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from _enhancement_lesions import Floats, Lesion
+from scipy.special import ndtr
 
 Doubles = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+#: With the lesions, and without.
+Pair = tuple[Doubles, Doubles]
 #: Voxels around a lesion that are its background.
 _RING = 3
-#: Half of the side of the patch that channels see, in pixels.
-_HALF = 10
-#: Of channels of differences of Gaussians (Abbey and Barrett, 2001): narrowest in cycles per mm,
-#: ratio of neighbors, ratio within one, number.
-_FIRST, _NEXT, _WIDE, _CHANNELS = 0.0274, 1.4, 1.67, 6
-_FOLDS = 4
+#: Half of the side of the patch that channels see, and their width (Gallas and Barrett, 2003), mm.
+_HALF_MM, _WIDTH_MM = 8.0, 8.0
+_CHANNELS, _FOLDS = 6, 4
+#: Variance of the noise of an observer, as a share of that which its channels see in the input.
+INTERNAL = 0.5
 
 
 def auc(present: Doubles, absent: Doubles) -> float:
@@ -31,46 +36,65 @@ def template_score(voxels: Floats, lesion: Lesion) -> float:
 
 
 def channels(spacing: tuple[float, ...]) -> Doubles:
-    """Channels as images, [channel, pixels of a patch]."""
-    side = 64
-    down, across = (np.fft.fftfreq(side, mm)[:, None] for mm in (spacing[1], spacing[0]))
-    frequency = np.hypot(down, across.T)
-    part = slice(side // 2 - _HALF, side // 2 + _HALF + 1)
-    images = []
-    for number in range(_CHANNELS):
-        width = _FIRST * _NEXT**number
-        narrow, wide = (np.exp(-0.5 * (frequency / w) ** 2) for w in (width, _WIDE * width))
-        images.append(np.fft.fftshift(np.fft.ifft2(wide - narrow).real)[part, part].ravel())
-    return np.stack(images)
+    """Laguerre-Gauss channels as images, [channel, J, I]."""
+    half = [round(_HALF_MM / mm) for mm in (spacing[1], spacing[0])]
+    down, across = (
+        np.arange(-n, n + 1) * mm for n, mm in zip(half, (spacing[1], spacing[0]), strict=True)
+    )
+    square = 2 * np.pi * (down[:, None] ** 2 + across**2) / _WIDTH_MM**2
+    images: Doubles = np.exp(-square / 2) * [
+        np.polynomial.laguerre.lagval(square, np.eye(_CHANNELS)[n]) for n in range(_CHANNELS)
+    ]
+    return images
 
 
 def channel_outputs(voxels: Floats, lesion: Lesion, images: Doubles) -> Doubles:
     """Outputs of the channels for the slice through the middle of a lesion, bright ones as dark."""
     k, j, i = ((part.start + part.stop) // 2 for part in lesion.where)
-    plane = np.pad(voxels[min(k, len(voxels) - 1)], _HALF, mode="edge")
-    patch = plane[j : j + 2 * _HALF + 1, i : i + 2 * _HALF + 1]
-    seen: Doubles = images @ (patch - patch.mean()).ravel() * np.sign(lesion.contrast)
+    rows, columns = (side // 2 for side in images.shape[1:])
+    pad = (rows, rows), (columns, columns)
+    plane = np.pad(voxels[min(k, len(voxels) - 1)], pad, mode="edge")
+    patch = plane[j : j + 2 * rows + 1, i : i + 2 * columns + 1]
+    seen: Doubles = np.tensordot(images, patch - patch.mean(), 2) * np.sign(lesion.contrast)
     return seen
 
 
-def hotelling(present: Doubles, absent: Doubles, internal: Doubles | None = None) -> float:
-    """AUC of a channelized Hotelling observer, of lesions that it did not learn from.
+@dataclass(frozen=True)
+class Hotelling:
+    """A channelized Hotelling observer: the best linear one that sees what some channels show.
 
-    Args:
-        present: outputs of the channels, [lesion, channel].
-        absent: the same without the lesions.
-        internal: variance of the noise of the observer itself in each channel; None for none.
+    Attributes:
+        slices: of each lesion; it is judged by observers that learned from other slices.
+        internal: variance of the noise of the observer itself in each channel.
     """
-    rng = np.random.default_rng(0)
-    fold = rng.integers(_FOLDS, size=len(present))
-    scores = np.zeros((2, len(present)))
-    noise = np.zeros(present.shape[1]) if internal is None else internal
-    for number in range(_FOLDS):
-        seen, kept = fold != number, fold == number
-        spread = (np.cov(present[seen].T) + np.cov(absent[seen].T)) / 2 + np.diag(noise)
-        difference = present[seen].mean(0) - absent[seen].mean(0)
-        template = np.linalg.lstsq(spread, difference, rcond=None)[0]
-        own = np.sqrt(template**2 @ noise)
-        for row, outputs in zip(scores, (present, absent), strict=True):
-            row[kept] = outputs[kept] @ template + rng.normal(0, 1, kept.sum()) * own
-    return auc(scores[0], scores[1])
+
+    slices: Doubles
+    internal: Doubles
+
+    @classmethod
+    def on(cls, slices: Doubles, inputs: Pair) -> tuple[Hotelling, Hotelling]:
+        """Make an observer without noise of its own and one with it; inputs: as `auc` gets."""
+        internal = INTERNAL * np.mean([np.var(part, axis=0) for part in inputs], axis=0)
+        return cls(slices, 0 * internal), cls(slices, internal)
+
+    def auc(self, outputs: Pair, chosen: Any = slice(None)) -> float:
+        """AUC, in the mean over parts of the slices.
+
+        Args:
+            outputs: of the channels with the lesions and without, [lesion, channel].
+            chosen: lesions that are judged, and learned from if they are in other slices.
+        """
+        present, absent = (part[chosen] for part in outputs)
+        every, place = np.unique(self.slices, return_inverse=True)
+        fold = (place * min(_FOLDS, len(every)) // len(every))[chosen]
+        sums = 0.0
+        for number in np.unique(fold):
+            seen, kept = fold != number, fold == number
+            spread = (np.cov(present[seen].T) + np.cov(absent[seen].T)) / 2
+            difference = present[seen].mean(0) - absent[seen].mean(0)
+            total = spread + np.diag(self.internal)
+            template = np.linalg.lstsq(total, difference, rcond=None)[0]
+            apart = (present[kept] @ template)[:, None] - absent[kept] @ template
+            own = max(np.sqrt(2 * template**2 @ self.internal), 1e-9 * np.abs(apart).max())
+            sums += float(ndtr(apart / own).mean()) * kept.sum()
+        return sums / len(fold)

@@ -6,6 +6,8 @@ mean is subtracted from every error: a mean of what the method saw rewards whoev
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from _common import QUICK, SHARED_DATA, verified
+from _common import QUICK, SHARED_DATA
 from _enhancement_lesions import Lesion
 from scipy import ndimage
 
@@ -38,7 +40,7 @@ _DISCS = 6 if QUICK else 24
 #: Contrast of discs in standard deviations of what the observer reads without one.
 _VISIBLE = (0.8, 2.6)
 #: HU of the cylinders whose edges are measured.
-EDGES = (200.0, 30.0)
+EDGES = (300.0, 30.0, 10.0)
 _LARGEST_MM = 12.0
 
 
@@ -79,10 +81,11 @@ def opened(about: Mapping[str, Any], more: Sequence[Path]) -> Scan | None:
         path = folder / about["file"]
         if path.is_file():
             top, bottom, left, right = about["box"]
-            volume = load(verified(path, about), modality="CT").crop(
-                j=slice(top, bottom), i=slice(left, right)
-            )
-            return repeated(volume, about)
+            volume = load(path, modality="CT")
+            digest = hashlib.sha256(volume.voxels.astype("<i2").tobytes()).hexdigest()
+            if digest != about["sha256"]:
+                sys.exit(f"{path}: voxels are not those that are listed (sha256)")
+            return repeated(volume.crop(j=slice(top, bottom), i=slice(left, right)), about)
     return None
 
 
@@ -148,12 +151,15 @@ def _quadratic(image: Floats, where: Mask) -> Floats:
 # --- what is planted ------------------------------------------------------------------------------
 
 
-def discs(scan: Scan, read: Any) -> tuple[Floats, list[Lesion]]:
+def discs(scan: Scan, read: Any, seed: int) -> tuple[Floats, list[Lesion]]:
     """Faint discs in the tissue: what they add to the slab, [K, J, I], and each of them.
 
-    read: of an observer, (voxels, lesion): their contrast is a multiple of what it reads in noise.
+    Args:
+        scan: that they are for.
+        read: of an observer, (voxels, lesion): contrasts are multiples of what it reads in noise.
+        seed: of places, radii and contrasts.
     """
-    rng, (across, _, along) = np.random.default_rng(3), scan.spacing
+    rng, (across, _, along) = np.random.default_rng(seed), scan.spacing
     height = max(1, round(_HEIGHT_MM / along))
     reach = int(np.ceil(_RADII_MM[1] / across)) + 3
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1] * across
@@ -185,14 +191,16 @@ def discs(scan: Scan, read: Any) -> tuple[Floats, list[Lesion]]:
 
 
 def cylinders(scan: Scan) -> tuple[Floats, list[Floats]]:
-    """Cylinders of `EDGES` side by side: what they add, [J, I], and distances from each edge."""
+    """Cylinders of `EDGES` around a point: what they add, [J, I], and distances from each edge."""
     depth = ndimage.distance_transform_edt(np.pad(scan.tissue, 1))[1:-1, 1:-1]
     j, i = np.unravel_index(int(np.argmax(depth)), depth.shape)
     radius = min(_LARGEST_MM / scan.spacing[0], 0.35 * float(depth[j, i]))
     rows, columns = np.indices(depth.shape)
     added, distances = np.zeros(depth.shape, np.float32), []
-    for side, contrast in zip((-1, 1), EDGES, strict=True):
-        distance = radius - np.hypot(rows - j, columns - (i + side * 1.45 * radius))
+    for n, contrast in enumerate(EDGES):
+        angle, away = 2 * np.pi * n / len(EDGES), 1.67 * radius
+        down, across = away * np.sin(angle), away * np.cos(angle)
+        distance = radius - np.hypot(rows - j - down, columns - i - across)
         share = np.clip(distance + 0.5, 0, 1).astype(np.float32)
         added += np.float32(contrast) * ndimage.gaussian_filter(share, _BLUR)
         distances.append(distance.astype(np.float32))

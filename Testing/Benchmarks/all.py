@@ -29,7 +29,8 @@ HERE = Path(__file__).resolve().parent
 SCRIPTS = (
     "distillation", "sequences", "gradprom", "enhancement", "real", "slices", "denoising",
     "faint_lesions", "segmentation", "fuzz", "kills", "real_ct", "guidance", "harm", "noise",
-    "uncertainty", "bias_field", "scanner", "downstream", "compression", "speed", "dicom", "card",
+    "uncertainty", "bias_field", "scanner", "unpaired", "downstream", "compression",
+    "speed", "dicom", "card",
 )  # fmt: skip
 #: Those that measure time, which others would lengthen.
 ALONE = ("compression", "speed", "dicom", "card")

@@ -90,7 +90,7 @@ def arms_of(modality: str) -> list[Arm]:
         Arm("input", lambda volume: volume, "input"),
         Arm("NLM", nlm_mr if is_mr else nlm_ct, f"NLM {modality} 1", slow=True),
         # All of the noise, as the peers; what the default keeps: faint_lesions.py.
-        Arm("ours", _enhanced if is_mr else partial(_enhanced, smooth=True), "ours"),
+        Arm("ours", _enhanced if is_mr else partial(_enhanced, for_viewing=True), "ours"),
     ]
     if is_mr:
         on_request = partial(_enhanced, correct_bias_field=True)

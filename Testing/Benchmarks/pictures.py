@@ -54,7 +54,7 @@ _MORE: list[Path] = []
 class Panel:
     """A picture and what it is.
 
-    pixels: [rows, columns], drawn from black (low) to white (high).
+    pixels: [rows, columns], drawn from black (low) to white (high); or [rows, columns, 3], colors.
     ring: (row, column, radius) of a circle around what to look at.
     """
 
@@ -153,7 +153,7 @@ def clean() -> None:
 
 
 def diffusion() -> None:
-    """A real diffusion scan of two averages: a direction, and the FA of all 20."""
+    """A real diffusion scan of two averages: a direction, the FA of all 20, what was removed."""
     from _sequence_data import at_zero, mp_pca, tensors
 
     scan = load(SHARED_DATA / "repeated" / "dwi_two_averages.nii.gz", modality="MR")
@@ -171,13 +171,22 @@ def diffusion() -> None:
     number, k, window = _DIRECTION, 9, (slice(4, 98), slice(10, 92))
     high = 1.2 * float(np.percentile(first.voxels[number], 99))
     tissue = ndimage.binary_fill_holes(first.voxels[at_zero(first.gradients)][0] > 0.3 * high)
-    rows: list[list[Panel]] = [[], []]
+
+    def plane(voxels: Floats) -> Floats:
+        return axial(first.frame(0).with_voxels(voxels.astype(np.float32)), k)[window]
+
+    rows: list[list[Panel]] = [[], [], []]
     for title, voxels in images.items():
         frames = np.asarray(voxels, np.float32)
-        fa = np.where(tissue, tensors(frames, first.gradients).fa, 0).astype(np.float32)
-        plane, map_of = (axial(first.frame(0).with_voxels(v), k) for v in (frames[number], fa))
-        rows[0].append(Panel(title, plane[window], 0, high))
-        rows[1].append(Panel("FA", map_of[window], 0, 1))
+        colors = tensors(frames, first.gradients).color_fa * tissue[..., None]
+        shown = np.stack([plane(part) for part in np.moveaxis(colors, -1, 0)], axis=-1)
+        rows[0].append(Panel(title, plane(frames[number]), 0, high))
+        rows[1].append(Panel("FA", shown.clip(0, 1), 0, 1))
+        changed = plane(first.voxels[number] - frames[number])
+        name = "difference" if title == "measured again" else "removed"
+        rows[2].append(difference(name, changed, high / 2))
+    both = (first.voxels[number].astype(np.float32) + second.voxels[number]) / 2
+    rows[2][0] = Panel("mean of both", plane(both), 0, high)
     sheet("diffusion", rows, factor=4, points=18)
 
 
@@ -251,7 +260,7 @@ def ct() -> None:
     added, lesions = plant(scan, 0)
     noisy = damaged_with_lesions(scan, case, 0, scan.damaged(case, 0), added)
     clean = scan.volume.with_voxels(scan.volume.voxels + added)
-    enhanced = enhance(noisy, model="ct", device="cpu", smooth=True).volume
+    enhanced = enhance(noisy, model="ct", device="cpu", for_viewing=True).volume
     lesion = max(lesions, key=lambda each: abs(each.contrast) * (each.share.max() > 0.95))
     k, j, i = ((where.start + where.stop) // 2 for where in lesion.where)
     marked = np.zeros(clean.shape, np.float32)
@@ -266,7 +275,7 @@ def ct() -> None:
     shown = (
         (f"full dose; ring: a planted lesion of {lesion.contrast:+.0f} HU", clean, -160.0, 240.0),
         ("simulated low dose", noisy, -160.0, 240.0),
-        ("--smooth: the noise is gone, and most of the lesion", enhanced, -160.0, 240.0),
+        ("for viewing: noise and most of the lesion are gone", enhanced, -160.0, 240.0),
         ("removed, −300 to 300 HU", noisy.with_voxels(removed), -300.0, 300.0),
     )
     sheet("ct", [[Panel(title, axial(volume, k)[window], low, high, ring)

@@ -120,7 +120,7 @@ def _over_bm4d(group: str, case: str) -> str:
 
 
 def enhancement() -> Table:
-    """PSNR over the whole image with simulated noise, beside peers; CT with `--smooth`."""
+    """PSNR over the whole image with simulated noise, beside peers; CT with `--for-viewing`."""
     cases = [("modality=MR", f"Rician {n} %", f"brains, {n} %") for n in (3, 5, 10, 15)]
     cases += [
         (group, case, f"{name}, {dose}")
@@ -157,14 +157,35 @@ def real_ct() -> Table:
     base = "real_ct.rows[scan=$0; arm="
     ours = f"{base}default]"
     left = (f"{{?{base}{arm}].left:mean|.2f}}" for arm in ("default", "smooth", "NLM", "BM4D"))
-    gains = (f"{{?{base}{arm}].auc_gain:mean|+.3f}}" for arm in ("default", "smooth"))
+    gains = (
+        f"{{?{base}{arm}].{observer}_gain:mean|+.3f}}"
+        for arm in ("default", "smooth") for observer in ("own_noise", "hotelling", "auc")
+    )  # fmt: skip
     return Table(
-        ("phantom", "σ, HU", "measured over σ", "AUC", "AUC, smooth", "kept",
-         "MTF50, 30 HU", "error left", "smooth", "NLM", "BM4D"),
+        ("phantom", "σ, HU", "measured over σ", "own noise", "Hotelling", "template",
+         "viewing: own noise", "Hotelling", "template", "MTF50, 10 HU",
+         "error left", "for viewing", "NLM", "BM4D"),
         ("$1", f"{{{ours}.sigma|.1f}}", f"{{{ours}.sigma_ratio|.2f}}", *gains,
-         f"{{?{ours}.kept:mean|.2f}}",
-         f"{{?{ours}.mtf_30:mean|.2f}}", *left),
+         f"{{?{ours}.mtf_10:mean|.2f}}", *left),
         [(scan, scan.replace("_", " ")) for scan in scans], f"0 - {ours}.left",
+    )  # fmt: skip
+
+
+def given_back() -> Table:
+    """What observers find against the noise that is left, for shares that could be given back."""
+    row = "real_ct.rows[arm=$0]"
+    return Table(
+        ("given back above 1.5 mm", "error left", "mean frequency, over the input's",
+         "AUC, own noise", "least", "Hotelling", "template", "contrast kept", "MTF50, 10 HU",
+         "30 HU", "HU of 300, off"),
+        ("$1", f"{{?{row}.left:mean|.2f}}", f"{{?{row}.texture:mean|.2f}}",
+         f"{{?{row}.own_noise_gain:mean|+.3f}}", f"{{?{row}.own_noise_gain:min|+.3f}}",
+         f"{{?{row}.hotelling_gain:mean|+.3f}}", f"{{?{row}.auc_gain:mean|+.3f}}",
+         f"{{?{row}.kept:mean|.2f}}", f"{{?{row}.mtf_10:mean|.2f}}", f"{{?{row}.mtf_30:mean|.2f}}",
+         f"{{?{row}.hu_off:mean|+.2f}}"),
+        (("smooth", "`--for-viewing`: nothing, below it either"), ("floor 0", "nothing"),
+         ("floor 0.2", "20 %"), ("default", "**40 % (default)**"), ("floor 0.6", "60 %"),
+         ("floor 0.8", "80 %")),
     )  # fmt: skip
 
 
@@ -240,7 +261,7 @@ def guided() -> Table:
 
 def lesions() -> Table:
     """Faint lesions in CT: what is kept of them, how surely observers find them, what remains."""
-    arms = {"input": "input", "ours": "MedEnhance", "ours, smooth": "`--smooth`",
+    arms = {"input": "input", "ours": "MedEnhance", "ours, smooth": "`--for-viewing`",
             "BM4D": "BM4D"}  # fmt: skip
     rows = {(row["column"], row["arm"]) for row in record("faint_lesions")["rows"]}
     row = "faint_lesions.rows[column=$0; arm=$1]"
@@ -251,7 +272,7 @@ def lesions() -> Table:
     return Table(
         ("noise", "result", "AUC less the input's", "Hotelling", "with noise of its own",
          "contrast kept", "noise removed, %", "blobs per 100 mL", "n"),
-        ("$2", "$3", "$4", *(f"{{{row}.{figure}|{form}}}" for figure, form in figures.items())),
+        ("$2", "$3", "$4", *(f"{{?{row}.{figure}|{form}}}" for figure, form in figures.items())),
         [(column, arm, _DOSES.get(column, column), name,
           f"AUC {{{row}.auc|.3f}}" if arm == "input" else less)
          for column in ("low dose 5e3", "low dose 2e4", "phantom, real noise")
@@ -289,53 +310,79 @@ def inverted() -> Table:
         (name, *arm) for name in names for arm in arms
         if name != "CT kernel" or not arm[0].startswith("and")
     ]  # fmt: skip
-    base = "scanner.rows[scanner=$0; arm=$1]"
+    count = f"{{{_ARM}.psnr:count|.0f}}"
+    return Table(("scanner", *_HEAD, "n"), ("$0", "$2", *_means(), count), entries)
+
+
+_ARM = "scanner.rows[scanner=$0; arm=$1]"
+_HEAD = ("result", "PSNR", "best curve", "SSIM", "contrast of lesions")
+
+
+def _means() -> Iterator[str]:
     figures = (("psnr", ".1f"), ("psnr_curve", ".1f"), ("ssim", ".2f"), ("lesions", ".2f"))
-    columns = (f"{{{base}.{name}:mean|{form}}} ({{{base}.{name}:min|{form}}})"
-               for name, form in figures)  # fmt: skip
-    head = ("scanner", "result", "PSNR", "best curve", "SSIM", "contrast of lesions", "n")
-    return Table(head, ("$0", "$2", *columns, f"{{{base}.psnr:count|.0f}}"), entries)
+    for name, form in figures:
+        yield f"{{{_ARM}.{name}:mean|{form}}} ({{{_ARM}.{name}:min|{form}}})"
 
 
-#: Rows of `segmented`: what, selected rows, figure, bar of its mean; errors have one below 0.5.
+def learned() -> Table:
+    """Arms of low field that learn, beside the inversion, the least at the best curve first."""
+    arms = (
+        ("enhance", "`enhance`"), ("CUT", "CUT"), ("CycleGAN", "CycleGAN"),
+        ("inverted, distilled set", "inverted, measured beside a distilled set"),
+        ("inverted", "`enhance --scanner`"), ("paired U-Net", "U-Net with true pairs"),
+    )  # fmt: skip
+    entries = [("low field", *arm) for arm in arms]
+    share = f"{{?{_ARM}.inconsistent:mean * 100|.1f}}"
+    order = f"{_ARM}.psnr_curve:mean"
+    return Table((*_HEAD, "contradicted, %"), ("$2", *_means(), share), entries, order)
+
+
+def unpaired() -> Table:
+    """Trainings without pairs with more and more parts, beside the inversion."""
+    arms = ("inversion", "network", "+ code", "+ adversary", "+ content", "+ style")
+    base = "unpaired.rows[arm=$0]"
+    columns = [
+        f"{{{base}.{name}:mean|.2f}} ({{{base}.{name}:min|.2f}})" for name in ("psnr", "psnr_curve")
+    ]
+    figures = (
+        ("ssim", "", ".3f"), ("lesions_off", "", ".3f"), ("invented", "", ".0f"),
+        ("inconsistent", " * 100", ".2f"),
+    )  # fmt: skip
+    columns += [f"{{{base}.{name}:mean{factor}|{form}}}" for name, factor, form in figures]
+    head = ("", "PSNR", "best curve", "SSIM", "error of lesions", "invented", "contradicting, %")
+    return Table(head, ("$0", *columns), [(arm,) for arm in arms])
+
+
+#: Rows of `segmented`: what, selected rows, figure, goal of its mean; errors have one below 0.5.
 _LABELS = (
-    ("FreeSurfer's labels, whole heads: mean of 13", "table=FreeSurfer", "dice", "0.82"),
-    ("… cortex", "table=FreeSurfer", "cortex", "0.85"),
-    ("… white matter", "table=FreeSurfer", "white", "0.92"),
-    ("… worst structure", "table=FreeSurfer", "worst", ""),
-    ("… error of a volume, median of 13", "table=FreeSurfer", "volume_error", "0.1"),
-    ("… on the wrong side, share", "table=FreeSurfer", "wrong_side", ""),
-    ("labels drawn by people: mean of 13", "table=manual", "dice", "0.81"),
-    ("… cortex", "table=manual", "cortex", "0.85"),
-    ("… white matter", "table=manual", "white", "0.92"),
-    ("… worst structure", "table=manual", "worst", ""),
-    ("… error of a volume, median of 13", "table=manual", "volume_error", "0.1"),
-    ("… on the wrong side, share", "table=manual", "wrong_side", ""),
-    ("T1, T2, FLAIR of a patient: mean of 13", "table=sequences", "dice", "0.76"),
-    ("… white matter", "table=sequences", "white", ""),
-    ("T1 and T2 of a patient kept back (stroke), mean of 28 labels",
+    ("FreeSurfer's labels, whole heads: Dice, mean of 13", "table=FreeSurfer", "dice", "0.82"),
+    ("… Dice of cortex", "table=FreeSurfer", "cortex", "0.85"),
+    ("… Dice of white matter", "table=FreeSurfer", "white", "0.92"),
+    ("… error of the volumes, median of 13", "table=FreeSurfer", "volume_error", "0.1"),
+    ("labels drawn by people: Dice, mean of 13", "table=manual", "dice", "0.81"),
+    ("… Dice of cortex", "table=manual", "cortex", "0.85"),
+    ("… Dice of white matter", "table=manual", "white", "0.92"),
+    ("… error of the volumes, median of 13", "table=manual", "volume_error", "0.1"),
+    ("T1, T2, FLAIR of one patient: Dice between them, mean of 13",
+     "table=sequences", "dice", "0.76"),
+    ("T1, T2 of a patient with stroke: Dice between them, mean of 28",
      "table=sequences; subject=cstar_stroke; case=T1, T2", "labels", "0.78"),
-    ("outside the brain, share", "table=outside", "outside", "0.025"),
-    ("brain without a label, share", "table=outside", "missed", ""),
-    ("volumes of two scans, median difference", "table=retest", "difference", ""),
-    ("… largest of 13", "table=retest", "largest", ""),
-    ("slices of 5 mm beside 1 mm", "table=thick; slice_mm=5", "dice", ""),
-    ("slices of 8 mm beside 1 mm", "table=thick; slice_mm=8", "dice", "0.90"),
-    ("noise of 15 % beside none", "table=noise; percent=15; arm=noisy", "dice", "0.90"),
-    ("… enhanced", "table=noise; percent=15; arm=enhanced", "dice", ""),
-    ("expected Dice: correlation with the true", "table=quality", "r", ""),
-    ("… error", "table=quality", "error", ""),
-    ("CPU seconds of a whole head", "table=cost", "cpu_s", ""),
+    ("two scans of one person: difference of the volumes, median",
+     "table=retest", "difference", ""),
+    ("… of the structure that differs most", "table=retest", "largest", ""),
+    ("slices of 5 mm against 1 mm: Dice", "table=thick; slice_mm=5", "dice", ""),
+    ("slices of 8 mm against 1 mm: Dice", "table=thick; slice_mm=8", "dice", "0.90"),
+    ("noise of 15 % against none: Dice", "table=noise; percent=15; arm=noisy", "dice", "0.90"),
+    ("… enhanced before", "table=noise; percent=15; arm=enhanced", "dice", ""),
+    ("share of the labels outside the brain", "table=outside", "outside", "0.025"),
+    ("share of the brain without a label", "table=outside", "missed", ""),
+    ("expected Dice: its correlation with the true one", "table=quality", "r", ""),
+    ("CPU seconds for a whole head", "table=cost", "cpu_s", ""),
 )  # fmt: skip
-#: What the authors of others state of SynthSeg; their Dice are of other persons and labels.
-_PUBLISHED = {
-    "volumes of two scans, median difference: largest of 13": "0.07 to 0.08 [1]",
-    "CPU seconds of a whole head": "120 [2]",
-}
 
 
 def segmented() -> Table:
-    """Labels of heads, where the bar is missed by most first; last those without one."""
+    """Labels of heads beside other labels, with the goals that were set before measuring."""
     entries, group = [], ""
     for name, selected, figure, bar in _LABELS:
         full = f"{group}: {name[2:]}" if name.startswith("…") else name
@@ -345,16 +392,19 @@ def segmented() -> Table:
         if not _is_measured(ours):
             continue
         is_error = bool(bar) and float(bar) < 0.5
-        order = f"0 - {ours}:mean + {bar}" if is_error else f"{ours}:mean - {bar}" if bar else ""
-        shown = f"{'≤' if is_error else '≥'} {bar}" if bar else "–"
-        entries.append((full, shown, selected, figure, ours, order, _PUBLISHED.get(full, "–")))
-    peers = (f"{{?segmentation.rows[$2; arm={arm}].$3:mean|.3f}}"
-             for arm in ("mixture", "one template"))  # fmt: skip
+        goal, reached = "–", "–"
+        if bar:
+            mean = value_of(f"{ours}:mean")
+            goal = f"{'≤' if is_error else '≥'} {bar}"
+            reached = "yes" if (mean <= float(bar) if is_error else mean >= float(bar)) else "no"
+        interval = f"{{{ours}:low|.3f}} to {{{ours}:high|.3f}}"
+        is_sure = value_of(f"{ours}:volumes") >= _FEWEST_VOLUMES
+        entries.append((full, ours, interval if is_sure else "–", goal, reached))
     return Table(
-        ("labels", "goal", "mixture alone", "one template", "SynthSeg, published",
-         "model (range)", "n"),
-        ("$0", "$1", *peers, "$6", "{±$4|.3f}", "{$4:count|.0f}"), entries, "$5",
-    )  # fmt: skip
+        ("compared with", "result", "95 % CI", "lowest to highest", "scans", "goal", "reached"),
+        ("$0", "{$1:mean|.3f}", "$2", "{$1:min|.3f} to {$1:max|.3f}", "{$1:count|.0f}", "$3", "$4"),
+        entries,
+    )
 
 
 def _is_measured(path: str) -> bool:
@@ -408,21 +458,19 @@ def refused() -> Table:
 
 
 def gate() -> Table:
-    """Dice of a head on noisy, enhanced and clean images, and what taught steps change.
-
-    Of heads of slices, which have gone since: `gradprom.py` measures the head that ships.
-    """
-    base = "gradprom.rows[anatomy=$0; arm="
-    images = ("noisy", "head of noisy images", "enhanced", "clean")
-    lost = [over(base, (arm, "enhancement only"), "psnr")
-            for arm in ("joint", "gate, binary", "gate, EMA 0.99")]  # fmt: skip
+    """What an enhancer gains and loses that `brain` taught, in each way of joining both losses."""
+    cases = ("noise 15 %", "slices of 8 mm", "another scanner")
+    arms = (("damaged", ""), ("enhancement only", ""),
+            *((arm, "; weight=3.0") for arm in
+              ("joint", "gate by step", "gate by layer", "gate, EMA 0.99")))  # fmt: skip
+    base = "gradprom.rows[case=$0; arm=$1$2]"
     return Table(
-        ("labels", "noisy scan", "noisy scan, head of noisy images", "enhanced", "clean scan",
-         "sum of both losses, dB", "gate as published, dB", "gate on averages, dB", "n"),
-        ("$1", *(f"{{?{base}{arm}].dice:mean|.3f}}" for arm in images),
-         *(f"{{?{path}:mean|+.2f}}" for path in lost), f"{{{base}clean].dice:count|.0f}}"),
-        (("lesions", "multiple sclerosis, MR"), ("sarcoma-ct", "sarcoma, CT"),
-         ("sarcoma-mr", "sarcoma, MR")),
+        ("damage", "taught by", "Dice beside labels of the clean scan",
+         "Dice beside readers' labels", "PSNR, dB", "contrast of planted lesions kept", "n"),
+        ("$0", "$1", *(f"{{?{base}.{name}:mean|{form}}}" for name, form in
+         (("dice", ".3f"), ("dice_truth", ".3f"), ("psnr", ".2f"), ("lesions_kept", ".2f"))),
+         f"{{{base}.dice:count|.0f}}"),
+        [(case, *arm) for case in cases for arm in arms],
     )  # fmt: skip
 
 
@@ -567,7 +615,7 @@ def time() -> Table:
 
 def offers() -> Table:
     """What is left, by the best other method and by MedEnhance, and the processor time."""
-    noisy, pair = "real.rows[group=SNR to 10]", "sequences.rows[table=repeats; scan~DWI,; arm={}]"
+    pair = "sequences.rows[table=repeats; scan~DWI,; arm={}]"
     dose = _CASE.format(_STS, "low dose 2e4")
     thick = "slices.rows[reference=studyforrest; arm="
     thin, spline = (f"{over(thick, (arm, 'spline'), 'psnr')}:left" for arm in ("ours", "spline"))
@@ -575,22 +623,20 @@ def offers() -> Table:
     packed = "compression.rows[mode=large; setting=lossless].encode_cpu_s"
     cost = "speed.rows[width=avx2; case={}].cpu_s"
     rows = (
-        ("a very noisy MR, real, 256×256×160", "BM4D", f"{noisy}.bm4d:mean", f"{noisy}.single:mean",
-         cost.format("head")),
-        ("diffusion, real, 102×102×18, 42 frames", "MP-PCA", f"{pair.format('MP-PCA')}.left:mean",
+        ("diffusion, 42 frames", "MP-PCA", f"{pair.format('MP-PCA')}.left:mean",
          f"{pair.format('joint')}.left:mean", cost.format("diffusion")),
-        ("CT of low dose, simulated, 512×512×300", "BM4D",
+        ("low-dose CT, simulated, `--for-viewing`", "BM4D",
          f"{over(dose, ('BM4D', 'input'), 'psnr_image')}:left",
          f"{over(dose, ('ours', 'input'), 'psnr_image')}:left",
          cost.format("whole volume")),
-        ("MR with 40 thick slices, 256×256", "B-spline", spline, thin,
+        ("thick slices of MR (B-spline: 100)", "B-spline", spline, thin,
          cost.format("thin slices")),
-        ("CT to store without loss, 512×512×100", "JPEG XL",
+        ("CT, lossless", "JPEG XL",
          f"1 / {code.format(f'JPEG XL effort 9 or {_JPEG_XL}')}:max", f"1 / {code.format('ours')}",
          packed),
     )  # fmt: skip
     return Table(
-        ("you have", "beside", "it leaves, %", "ours, %", "CPU s"),
+        ("you have", "other method", "other, %", "MedEnhance, %", "CPU s"),
         ("$0", "$1", "{$2 * 100|.0f}", "{$3 * 100|.0f}", "{$4|.0f}"), rows,
     )  # fmt: skip
 
@@ -617,7 +663,8 @@ def card() -> Table:
 TABLES: dict[str, Callable[[], Table]] = {
     table.__name__: table
     for table in (
-        offers, sequences, real, real_ct, enhancement, network, guided, lesions, slices, inverted,
-        segmented, volumes, reach, refused, gate, distilled, exact, ratio, downstream, time, card,
+        offers, sequences, real, real_ct, given_back, enhancement, network, guided, lesions, slices,
+        inverted, learned, unpaired, segmented, volumes, reach, refused, gate, distilled, exact,
+        ratio, downstream, time, card,
     )
 }  # fmt: skip

@@ -91,8 +91,8 @@ _KEPT_BACK = {"subject": "cstar_stroke", "case": "T1, T2"}
 #: Limits of CPU seconds, memory, shares outside the brain (mean, worst) and brains refused.
 _LIMIT_S, _LIMIT_GIB, _LIMIT_OUTSIDE, _LIMIT_WORST, _LIMIT_REFUSED = 15.0, 1.5, 0.025, 0.06, 1
 _WHY_BARS = (
-    "slices of 8 mm and sequences lose most: nuclei sit some mm off, and the caudate is missed in "
-    "some FLAIR; the grid of 2 mm costs .06; six hours of training"
+    "slices of 8 mm lose most: nuclei sit some mm off; the grid of 2 mm costs .06; "
+    "six hours of training"
 )
 _WHY_VOLUMES = "readers and FreeSurfer draw cortex and nuclei by different rules"
 _WHY_LIMITS = (

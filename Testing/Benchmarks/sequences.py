@@ -27,7 +27,7 @@ from _common import QUICK, Gate, Part, Row, at_least, at_most, run
 from _observers import auc
 from _sequence_data import Floats
 
-from MedEnhanceLib.core.sequence_kind import differs_in_contrast
+from MedEnhanceLib.core.sequence_kind import is_filtered_together
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 
@@ -87,7 +87,7 @@ def run_arm(arm: str, volume: Volume) -> tuple[Floats, dict[str, float]]:
 
 def chosen_by_auto(volume: Volume) -> str:
     """The arm that auto is, by what the files state; a test of the product compares both."""
-    return "joint" if differs_in_contrast(volume.sequence_kind) else "each"
+    return "joint" if is_filtered_together(volume.sequence_kind) else "each"
 
 
 def rms(values: Any) -> float:

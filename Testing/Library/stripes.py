@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +21,6 @@ _QUALITY = {"Left thalamus": 0.8765, "Right thalamus": 0.5}
 _INTERVALS = {"Left thalamus": (0.5, 1.5), INTRACRANIAL: (0.75, 1.25)}
 
 
-@dataclass(frozen=True)
 class Stripes(HeadSegmenter):
     """Labels columns in turn; knows how certain it is, and refuses what is as dark as night."""
 
@@ -44,7 +42,6 @@ class Stripes(HeadSegmenter):
         return VoxelLabels(labels, spread.copy(), _QUALITY, warnings, _INTERVALS)
 
 
-@dataclass(frozen=True)
 class Unsure(Stripes):
     """The same, without an estimate of its uncertainty."""
 

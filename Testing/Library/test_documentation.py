@@ -32,6 +32,7 @@ from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.segmenters import VoxelLabels
 from MedEnhanceLib.gradprom.structures.model import StructureModel
+from MedEnhanceLib.hqg.denoisers import DENOISERS
 from MedEnhanceLib.runtime.progress import Monitor
 
 pytestmark = pytest.mark.training  # which pages describe, too
@@ -201,13 +202,17 @@ def quick_labels(monkeypatch: pytest.MonkeyPatch) -> None:
 # MONAI's LoadImage asks for a decoder of DICOM on GPUs.
 @pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")
 def test_the_examples_of_the_python_page_run(
-    desk: Path, capsys: pytest.CaptureFixture[str]
+    desk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("dask.array", reason="the extra batch is not installed")
     _folder(desk)
+    shutil.copy(ROOT / "Testing/examples/median.py", "mymedian.py")
+    monkeypatch.syspath_prepend(desk)
+    monkeypatch.setitem(DENOISERS, "median", "")  # which the page overwrites
     names = run_blocks(ROOT / "docs/python.md")
     printed = capsys.readouterr().out
     assert "Left thalamus" in printed
+    assert names["filtered"].history[-1].count("median")
     assert "100% removing noise\n" in printed, "events are not shown"
     assert [path.name for path in (desk / "enhanced").iterdir()] == ["scan.nii.gz"]
     assert names["image"].shape == (1, 49, 58, 63) and float(names["image"].max()) == 1
@@ -241,21 +246,23 @@ def _slices(desk: Path) -> dict[str, Any]:
 
 
 def _series(desk: Path) -> dict[str, Any]:
-    """Diffusion with its tables beside it, and echoes of which nothing says that they are."""
+    """Diffusion twice, with its tables, and echoes of which nothing says that they are."""
     head, rng = (
         _scan().crop(k=slice(20, 28), j=slice(8, 48), i=slice(8, 48)),
         np.random.default_rng(0),
     )
-    for name, decays in (("dwi", np.repeat((0.0, 1.0), (2, 6))), ("echoes", np.linspace(0, 1, 6))):
+    weighted = np.repeat((0.0, 1.0), (2, 6))
+    scans = {"dwi": weighted, "second": weighted, "echoes": np.linspace(0, 1, 6)}
+    directions = rng.normal(size=(len(weighted), 3))
+    for name, decays in scans.items():
         signal = head.voxels * np.exp(-decays * head.voxels.mean() / 200)[:, None, None, None]
         noise = rng.normal(0, 8, (2, *signal.shape))
         voxels = np.hypot(signal + noise[0], noise[1]).astype(np.float32)
-        directions = rng.normal(size=(len(decays), 3))
         gradients = [
             Gradient(1000.0 * decay, tuple(decay * axis / np.linalg.norm(axis)))
-            for decay, axis in zip(decays, directions, strict=True)
+            for decay, axis in zip(decays, directions, strict=False)
         ]
-        given = tuple(gradients) if name == "dwi" else ()
+        given = tuple(gradients) if name != "echoes" else ()
         MedEnhanceLib.save(
             dataclasses.replace(head, voxels=voxels, gradients=given), f"{name}.nii.gz"
         )
@@ -298,6 +305,11 @@ def _readme(desk: Path) -> dict[str, Any]:
     return _folder(desk)
 
 
+def _archive(desk: Path) -> dict[str, Any]:
+    _dicom(desk)
+    return _folder(desk)
+
+
 def _folder(desk: Path) -> dict[str, Any]:
     (desk / "scans").mkdir()
     shutil.copy("scan.nii.gz", "scans")
@@ -315,11 +327,12 @@ def _scan() -> Volume:
 #: Page → what its reader has before its first example, beside scan.nii.gz.
 _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "README.md": _readme,
-    "docs/batch.md": _folder,
+    "docs/batch.md": _archive,
     "docs/compression.md": _compression,
     "docs/dicom/reading.md": _dicom,
     "docs/dicom/writing.md": _dicom,
     "docs/ct.md": _ct,
+    "docs/from-dwidenoise.md": _series,
     "docs/guidance.md": _guidance,
     "docs/noise.md": _plain,
     "docs/segmenters.md": _plain,
@@ -392,6 +405,7 @@ def test_the_examples_of_the_docstrings_run(desk: Path, capsys: pytest.CaptureFi
     volume = _scan()
     names = {"me": MedEnhanceLib, "volume": volume}
     names["result"] = MedEnhanceLib.enhance(volume, model="mr")
+    MedEnhanceLib.save(MedEnhanceLib.degrade(volume, rician=0.02), "second.nii.gz")
     MedEnhanceLib.compress(volume, "scan.ucv", lossless=True)
     # No block spans two frames: some stay intact.
     frames = dataclasses.replace(volume, voxels=np.stack([volume.voxels] * 4))

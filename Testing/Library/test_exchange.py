@@ -192,11 +192,84 @@ def test_what_may_be_wrong_with_an_array_is_said(
     array = np.array(head.voxels)
     me.compress(array, tmp_path / "a.ucv", lossless=True, spacing=(1, 1, 5000))
     said = [record.getMessage() for record in caplog.records]
-    assert "ndarray: no known modality is stated" in said[0]
-    assert "5000 mm apart" in said[1]
+    assert "ndarray: no known modality is stated" in said[1]
+    assert "5000 mm apart" in said[2]
     caplog.clear()
     me.compress(array, tmp_path / "b.ucv", lossless=True, spacing=(1, 1, 5), modality="MR")
     assert not caplog.records
+
+
+def test_an_array_of_nibabel_is_taken_and_returned_in_its_axes(
+    head: Volume, caplog: pytest.LogCaptureFixture
+) -> None:
+    image, options = head.to_nibabel(), {"modality": "MR", "device": "cpu"}
+    array = image.get_fdata(dtype=np.float32)  # [column, row, slice], in Fortran order
+    result = me.enhance(array, affine=image.affine, axes="IJK", uncertainty=True, **options)
+    assert not caplog.records
+    expected = me.enhance(image, **options).volume
+    assert result.volume.geometry == expected.geometry
+    assert result.uncertainty is not None and result.noise is not None
+    for volume in (result.volume, result.at_strength(0.5).volume, result.uncertainty, result.noise):
+        assert np.array_equal(volume.numpy(), volume.voxels.T)
+        assert volume.numpy().shape == array.shape != volume.shape
+    frames = me.Volume.from_array(np.stack([array] * 2, -1), affine=image.affine, axes="IJK")
+    assert np.array_equal(frames.voxels, np.stack([head.voxels] * 2))
+    guided = me.enhance(
+        array, affine=image.affine, axes="IJK", guide=[torch.as_tensor(array) / 2], **options
+    )
+    assert guided.volume.geometry == expected.geometry
+    with pytest.raises(me.ConfigError, match="Nifti1Image, which has its own"):
+        me.enhance(image, axes="IJK")
+    with pytest.raises(me.InputError, match="axes is 'KIJ'") as refused:
+        me.Volume.from_array(array, affine=image.affine, axes="KIJ")  # type: ignore[arg-type]
+    assert "IJK" in refused.value.hint
+
+
+def test_b_values_of_an_array_make_its_frames_diffusion(head: Volume) -> None:
+    rng, b_values = np.random.default_rng(0), [0, 0, *[1000] * 6]
+    decays = np.exp(-0.001 * np.array(b_values))[:, None, None, None]
+    clean = head.voxels[None, 4:8].astype(np.float32) * decays
+    array = clean + rng.normal(0, 0.05 * clean.max(), clean.shape).astype(np.float32)
+    given = {"affine": head.to_nibabel().affine, "modality": "MR", "device": "cpu"}
+    results = {
+        "bvals": me.enhance(array, bvals=b_values, **given),
+        "alone": me.enhance(array, **given),
+    }
+    errors = {name: np.std(result.volume.voxels - clean) for name, result in results.items()}
+    assert errors["bvals"] < 0.8 * errors["alone"]
+    assert [each.b_value for each in results["bvals"].volume.gradients] == b_values
+    for wrong in (b_values[1:], [-1, *b_values[1:]], ["b0"] * 8):
+        with pytest.raises(me.ConfigError, match="not 8 b-values of at least 0"):
+            me.enhance(array, bvals=wrong, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"affine": np.eye(4)}, "in Fortran order"),
+        ({"affine": np.eye(4), "axes": "KJI"}, ""),
+        ({"affine": np.eye(4), "axes": "IJK"}, ""),
+        ({"spacing": (60, 60, 60)}, "spans 2.4 m"),
+        ({"spacing": (5, 0.5, 0.5)}, "voxels of 5 × 0.5 × 0.5 mm"),
+        ({"spacing": (1, 1, 0.05)}, "voxels of 1 × 1 × 0.05 mm"),
+        ({"spacing": (0.5, 0.5, 5)}, ""),
+        ({"affine": np.diag([3, 1, 1, 1])}, ""),  # of a sagittal scan, turned to RAS
+    ],
+)
+def test_an_order_that_is_probably_another_is_warned_of(
+    given: dict[str, Any], says: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    array = np.arange(10_000, dtype=np.float32).reshape(10, 25, 40)
+    array = np.asfortranarray(array) if np.array_equal(given.get("affine"), np.eye(4)) else array
+    events: list[Any] = []
+    options = {"lossless": True, "modality": "MR", "progress": events.append}
+    me.compress(array, tmp_path / "a.ucv", **options, **given)
+    warned = [event.fields["message"] for event in events if event.kind == "warning"]
+    me.Volume.from_array(array, modality="MR", **given)
+    logged = [record.getMessage() for record in caplog.records]
+    for messages in (warned, logged):
+        assert len(messages) == bool(says)
+        assert not says or (says in messages[0] and 'axes="IJK"' in messages[0])
 
 
 @pytest.mark.parametrize("job", [me.enhance, me.segment])

@@ -61,7 +61,7 @@ def test_a_denoiser_runs_from_python_and_the_command_with_its_option(
     median: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     volume = _noise()
-    result = me.enhance(volume, denoiser=median, noise=12, smooth=True)
+    result = me.enhance(volume, denoiser=median, noise=12, for_viewing=True)
     windows = sliding_window_view(np.pad(volume.voxels, 1, mode="edge"), (3, 3, 3))
     assert np.array_equal(result.volume.voxels, np.median(windows, axis=(3, 4, 5)))
     result = me.enhance(volume, denoiser=median, denoiser_options={"radius": 2})
@@ -91,7 +91,7 @@ def test_a_denoiser_of_another_package_is_known_by_its_entry_point(
 
     monkeypatch.setattr(registry, "entry_points", entry_points)
     volume = _noise()
-    result = me.enhance(volume, denoiser="theirs", noise=12, smooth=True)
+    result = me.enhance(volume, denoiser="theirs", noise=12, for_viewing=True)
     assert result.volume.voxels.std() < 0.5 * volume.voxels.std()
     with pytest.raises(ConfigError) as caught:
         me.enhance(volume, denoiser="hers")

@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import MedEnhanceLib as me  # noqa: N813 - as users write it
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
 
@@ -110,3 +113,16 @@ def test_a_child_forked_while_another_thread_computes_is_refused(tmp_path: Path)
 @pytest.mark.parametrize("before", ["in a thread", "enhance"])
 def test_a_forked_child_whose_threads_are_complete_enhances(before: str, tmp_path: Path) -> None:
     assert answers_of_children(before, "enhance", tmp_path) == {"enhance": _DONE}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
+def test_workers_of_a_dataloader_read_stored_volumes(context: str, tmp_path: Path) -> None:
+    data = pytest.importorskip("torch.utils.data")
+    voxels = np.random.default_rng(0).integers(0, 500, (8, 32, 32)).astype(np.int16)
+    me.compress(me.Volume(voxels, modality="MR"), tmp_path / "a.ucv", lossless=True)
+    with me.open(tmp_path / "a.ucv") as stored:
+        loader = data.DataLoader(
+            stored, batch_size=4, num_workers=1, multiprocessing_context=context, timeout=300
+        )
+        assert np.array_equal(np.concatenate([batch.numpy() for batch in loader]), voxels)

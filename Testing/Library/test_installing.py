@@ -8,6 +8,7 @@ import sys
 import threading
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -134,6 +135,24 @@ def test_progress_follows_the_downloads(site: Path, monkeypatch: pytest.MonkeyPa
     assert stages[1:] == [(0.0, "downloading torch"), (0.675, "downloading b"), (0.9, "installing")]
     log = "\n".join(e.fields["message"] for e in events if e.kind == "log")
     assert log.startswith(f"install torch>=2.5 torch=={_CUDA}\n")
+
+
+def test_a_build_for_the_card_comes_with_its_torchvision_and_a_repair_alone(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import sys\nprint(*sys.argv[1:])\n"
+    _script(site, monkeypatch, code)
+    (site / "light_the_torch.py").write_text(code)
+
+    def lines(**more: Any) -> list[str]:
+        events: list[Event] = []
+        run_job(JobSpec("install", {"requirements": ["torch"], **more}), events.append)
+        return [e.fields["message"] for e in events if e.kind == "log"]
+
+    chooser, chosen = lines(chooses_build=True)
+    assert chooser.startswith("install light-the-torch>=0.8.1 ")  # earlier: no CUDA above 12.6
+    assert chosen.startswith("install torch torchvision -c ")
+    assert lines(reinstalls=True)[0].startswith("install torch --force-reinstall --no-deps -c ")
 
 
 def test_a_cancel_stops_pip(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:

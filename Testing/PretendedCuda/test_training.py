@@ -82,7 +82,7 @@ def test_distilling_agrees_and_goes_on_elsewhere_where_a_card_is_lost(
     patient, other = (Brick.of(phantom(seed, "MR")) for seed in (1, 2))
     prior = Prior(other.voxels[None], ((5.0, 3.0),), "file")
     data, step = Raw([patient], prior, "MR"), PatientLoop.step
-    wanted = distill_patient(data, config, make_networks, "cpu").volumes
+    wanted = distill_patient(data, config, make_networks, "cpu")[0]
     begun = []
 
     def lose(loop: PatientLoop, number: int) -> None:
@@ -98,7 +98,7 @@ def test_distilling_agrees_and_goes_on_elsewhere_where_a_card_is_lost(
             distill_patient(data, config, make_networks, "cuda", folder=tmp_path)
         assert "resume" in caught.value.hint
         # A checkpoint is of no card.
-        found = distill_patient(data, config, make_networks, "cuda:1", folder=tmp_path).volumes
+        found = distill_patient(data, config, make_networks, "cuda:1", folder=tmp_path)[0]
     assert begun.count(2) == 1  # it did not begin anew
     assert np.abs(found - wanted).max() < 1e-4
 

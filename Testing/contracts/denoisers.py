@@ -52,7 +52,7 @@ class DenoiserTests:
         names = ("slices", "rows", "columns", "frame")
         part = {name: fields.pop(name) for name in names if name in fields}
         options: dict[str, Any] = {
-            "device": "cpu", "strength": "full", "noise": SIGMA, "smooth": True,
+            "device": "cpu", "strength": "full", "noise": SIGMA, "for_viewing": True,
             "denoiser_options": dict(self.options),
         }  # fmt: skip
         if volume.is_sequence:

@@ -29,6 +29,7 @@ class Row:
         logic: jobs whose method of MedEnhanceLogic has it, likewise.
         panel: widgets of the page, set in this order; empty: no page has it.
         volume: modality of the volume on the page, and its number of frames.
+        batch: whether a batch takes it, too.
     """
 
     value: Any
@@ -39,6 +40,7 @@ class Row:
     logic: str = ""
     panel: Mapping[str, Any] = field(default_factory=dict)
     volume: tuple[str, int] = ("MR", 1)
+    batch: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +88,16 @@ ROWS: dict[str, Row] = {
     ),
     "strength": Row(0.5, **_ENHANCE),
     "noise": Row(12.5, **_ENHANCE, panel={"noiseSpinBox": 12.5}),
-    "smooth": Row(True, **_ENHANCE, panel={"lesionsComboBox": True}, volume=("CT", 1)),
+    "for_viewing": Row(
+        True, **_ENHANCE, panel={"lesionsComboBox": True}, volume=("CT", 1), batch=False
+    ),
     "as_intensity": Row(True, **_ENHANCE),
     "denoiser": Row("principal-images", **_ENHANCE),
     "denoiser_options": Row(
         {"radius": 2}, {"denoiser": "with-radius"}, words=("radius=2",), **_ENHANCE
     ),
     "correct_bias_field": Row(True, **_ENHANCE, panel={"biasFieldCheckBox": True}),
+    "rician": Row(True, **_ENHANCE),
     "sequence": Row("joint", **_ENHANCE, panel={"framesComboBox": "joint"}, volume=("MR", 3)),
     "scanner": Row("scan.nii.gz", **_ENHANCE, panel={"scannerEdit": "scan.nii.gz"}),
     "scanner_without": Row(
@@ -131,6 +136,7 @@ ROWS: dict[str, Row] = {
         logic="enhance",
         panel={"segmentCheckBox": True, "forceSegmenterCheckBox": True},
     ),
+    "against": Row("t2.nii.gz"),
     "report": Row("page"),
     "slices": Row([2, 4], flag=None),
     "rows": Row([0, 4], _BOX, flag=None),
@@ -139,10 +145,11 @@ ROWS: dict[str, Row] = {
     "frame": Row(1, flag=None),
     "noise.region": Row([[2, 6], None, [0, 9]], words=("2:6,:,0:9",), python="noise"),
     "at": Row([4, 5, 6], words=("4,5,6",), python="noise"),
-    "picture": Row("region.png", {"at": [4, 5, 6]}),
+    "noise.picture": Row("region.png", {"at": [4, 5, 6]}),
     "monai_bundle": Row("brats", {"model": None}, python="segment"),
     "uncertainty_map": Row("u.nii.gz"),
     "segment.volumes": Row("volumes.csv"),
+    "segment.picture": Row("labels.png"),
     # Compression
     "lossless": Row(True, **_COMPRESS),
     "max_error": Row(
@@ -188,6 +195,7 @@ ROWS: dict[str, Row] = {
     "workers": Row(2),
     "scheduler": Row("tcp://host:8786"),
     "shard": Row("2/3"),
+    "only": Row("CT,MR"),
     "retry_failed": Row(True),
     "join": Row(True),
     "batch.task": Row("segment"),
@@ -203,6 +211,7 @@ ROWS: dict[str, Row] = {
     "loads": Row(True, flag=None),
     "megabytes": Row(4100.0),
     "chooses_build": Row(True),
+    "reinstalls": Row(True),
     "count": Row(2),
     "seconds": Row(0.5),
     # Training

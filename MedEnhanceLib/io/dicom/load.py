@@ -84,6 +84,9 @@ def _choose(listed: Sequence[Choice], series: str | None, path: Path, monitor: M
         parts = f"holds {len(fitting)} parts of {series}"
         what = parts if fitting else f"has no series {series!r} but"
     if len(fitting) != 1:
+        planes = [plane for choice in fitting if choice.part for plane in choice.part.slices]
+        if planes and all("LOCALIZER" in plane.image_type for plane in planes):
+            what = f"is a localizer (scout views) of {len(fitting)} orientations or sizes"
         rows = [choice.row for choice in fitting or volumes]
         listing = "".join(f"\n  {row.number}: {row}" for row in rows)
         raise InputError(

@@ -108,7 +108,7 @@ class Derivation:
         if requested := short_text(self.series_description):
             return requested
         action = "thin slices" if self._restores_slices else self.action
-        if "scanner was inverted" in self.description:  # intensities are not those measured
+        if "scanner inverted" in self.description:  # intensities are not those measured
             action = "scanner inverted"
         action_text = f"MedEnhance {action}"[:40]
         source = cut(_OUR_WORDS.sub("", earlier), 63 - len(action_text)).strip()

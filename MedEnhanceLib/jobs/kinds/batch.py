@@ -6,18 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from MedEnhanceLib.core.labels import volume_rows
+from MedEnhanceLib.core.modality import ModalityName
 from MedEnhanceLib.core.options import About, Params, check_fields, option
 from MedEnhanceLib.errors import Cancelled, ConfigError, DependencyError, OutputError
 from MedEnhanceLib.io.atomic import PREFIX, make_folder, output_error, refuse_unwritable, resolved
 from MedEnhanceLib.io.csv_tables import write_table
-from MedEnhanceLib.io.formats import CONTAINER
+from MedEnhanceLib.io.formats import CONTAINER, READABLE, ending_of
 from MedEnhanceLib.jobs.files import Result, check_outputs
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.locks import hold, remove_owned
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.texts import text
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -70,6 +72,11 @@ class BatchParams(Params):
         "--out, process the others",
         metavar="I/N",
     )
+    only: str | None = option(
+        None,
+        help="process only DICOM series of these modalities (CT,MR); a warning counts the others",
+        metavar="M,…",
+    )
     retry_failed: bool = option(
         False,
         help="process only volumes in the rows of --out whose last job failed or was interrupted; "
@@ -92,6 +99,13 @@ class BatchParams(Params):
                     f"params has {name}", "The batch sets it for each volume: leave it out."
                 )
         check_fields(JOBS[self.task].params, self.params)
+        if self.params.get("config", {}).get("for_viewing"):
+            raise ConfigError(
+                "for_viewing removes small faint lesions in CT, and is not for a batch",
+                "Leave it out. Volumes to look at: one by one, with enhance.",
+            )
+        if not {*self.modalities} <= {*get_args(ModalityName)}:
+            raise ConfigError(f"only is {self.only}", "Join names of DICOM by commas: CT,MR.")
         if self.shard is not None:
             Shard.of(self.shard)
             if self.params.get("volumes"):
@@ -109,6 +123,11 @@ class BatchParams(Params):
                 object.__setattr__(self, "output", str(output))
         elif self.output is None:
             raise ConfigError("no folder for the results was named", "Give one: --out DIR.")
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those of `only`; empty: all."""
+        return tuple(self.only.upper().split(",")) if self.only else ()
 
     @property
     def makes_folders(self) -> bool:
@@ -141,6 +160,10 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
         fields = ledger.finish() | {"open_shards": ledger.open_shards()}
         _write_volumes(volumes, fields["rows"], params.overwrite)
         return Result(fields)
+    if params.task == "compress" and any(
+        ending_of(Path(item.source)) not in READABLE for item in items
+    ):
+        monitor.warn(text("keep_originals"))
     refuse_unwritable(out)
     make_folder(out)
     with _locked(out, shard):
@@ -238,4 +261,5 @@ def _items_of(params: BatchParams, out: Path, shard: Shard | None, monitor: Moni
         ending=CONTAINER if compresses else "" if params.makes_folders else None,
         monitor=monitor,
         shard=shard,
+        modalities=params.modalities,
     )

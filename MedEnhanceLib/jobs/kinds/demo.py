@@ -19,11 +19,13 @@ import numpy as np
 from MedEnhanceLib import io, unicompress
 from MedEnhanceLib.core.arrays import Array, Mask, foreground
 from MedEnhanceLib.core.findings import verdict_on
+from MedEnhanceLib.core.imaging import mean_frame
 from MedEnhanceLib.core.manifest import as_json, make_manifest
 from MedEnhanceLib.core.options import Params, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.error_left import beside_reference, squares_by_part
 from MedEnhanceLib.io.atomic import atomic_write, make_folder, write_json
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
 from MedEnhanceLib.jobs.kinds.enhance import EnhanceParams, run_enhance
@@ -36,7 +38,7 @@ from MedEnhanceLib.unicompress.config import CompressConfig
 
 if TYPE_CHECKING:
     from MedEnhanceLib.report.enhancement_page import Table
-    from MedEnhanceLib.report.figures import Pane
+    from MedEnhanceLib.report.figures import Pane, Picture
 
 SAMPLE, REPEATED, LICENSE = "dwi_ds000114", "dwi_ds000114_b0", "LICENSE-ds000114.txt"
 #: What other methods leave of the error, measured by Testing/Benchmarks/demo_peers.py.
@@ -173,7 +175,7 @@ def _write_page(
         manifest=json.loads(Path(facts["manifest"]).read_text(encoding="utf-8")),
         comparisons=tables_of(results),
         reference=REFERENCE,
-        beside_reference=comparison(_panes_of(*volumes)),
+        beside_reference=_beside_reference(*volumes),
         shown=f"the first with b = {_strongest(scan)[1]:g} s/mm², where noise shows best",
         overwrite=overwrite,
     )
@@ -226,10 +228,10 @@ def error_of(volume: Volume, scan: Volume, repeated: Volume, *, in_head: bool = 
     frames = [number for number, each in enumerate(scan.gradients) if each.b_value == 0]
     truth = repeated.voxels.mean(axis=0, dtype=np.float64)
     tissue = _head_of(truth) if in_head else _tissue_of(scan, truth, frames)
-    own = repeated.voxels.var(axis=0, ddof=1, dtype=np.float64)[tissue].mean() / len(
-        repeated.voxels
-    )
-    square = np.mean([np.square(volume.voxels[n] - truth)[tissue].mean() for n in frames])
+    parts, again = tissue.astype(np.uint8), [*repeated.voxels]
+    own = squares_by_part(again, [truth] * len(again), parts)[:, 1].mean() / (len(again) - 1)
+    judged = [volume.voxels[number] for number in frames]
+    square = squares_by_part(judged, [truth] * len(judged), parts)[:, 1].mean()
     return float(f"{np.sqrt(max(square - own, 0.0)):.3g}")
 
 
@@ -266,19 +268,13 @@ def _weighted_panes(scan: Volume, enhanced: Volume) -> list[Pane]:
     ]
 
 
-def _panes_of(scan: Volume, enhanced: Volume, repeated: Volume) -> list[Pane]:
-    from MedEnhanceLib.report.figures import Pane
-
+def _beside_reference(scan: Volume, enhanced: Volume, repeated: Volume) -> Picture:
     number = next(n for n, gradient in enumerate(scan.gradients) if gradient.b_value == 0)
-    before, after = scan.frame(number), enhanced.frame(number)
-    mean = before.with_voxels(repeated.voxels.mean(axis=0).astype(np.float32))
+    mean = mean_frame(repeated.frames())
     brightest = _BRIGHTEST * float(np.median(mean.voxels[foreground(mean.voxels)]))
-    return [
-        Pane("Measured once, b = 0", before, window=(0, brightest)),
-        Pane("Enhanced", after, window=(0, brightest)),
-        Pane("Enhanced − input", after, minus=before),
-        Pane("Measured four more times", mean, window=(0, brightest)),
-    ]
+    titles = "Measured once, b = 0", "Enhanced", "Enhanced − input", "Measured four more times"
+    volumes = scan.frame(number), enhanced.frame(number), mean
+    return beside_reference(*volumes, titles, window=(0, brightest))
 
 
 def _copy_sample(folder: Path, overwrite: bool) -> None:

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from MedEnhanceLib import gradprom, hqg
+from MedEnhanceLib import gradprom, hqg, io
 from MedEnhanceLib.core.arrays import Array
 from MedEnhanceLib.core.findings import verdict_on
-from MedEnhanceLib.core.labels import Label, volume_rows
+from MedEnhanceLib.core.labels import SIDE, Label, volume_rows
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.error_left import table_of
 from MedEnhanceLib.hqg.noise_verdict import measured_noise, refuse_two_regions
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
@@ -33,7 +34,6 @@ from MedEnhanceLib.jobs.placing import name_of
 from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.runtime.texts import text
 
 if TYPE_CHECKING:
     from MedEnhanceLib.io.dicomout import Template
@@ -74,6 +74,13 @@ class EnhanceParams(enhancing.SegmenterChoice, DicomParams, VolumeParams):
     segmentation_output: str | None = option(
         None, help="file of the labels (default: beside OUTPUT)", flag=None, place="output"
     )
+    against: str | None = option(
+        None,
+        help="a second measurement of the same, on the same grid, which the enhancement does not "
+        "see: by it the error that is left is measured",
+        metavar="FILE",
+        place="input",
+    )
     report: str | None = option(
         None,
         help="write a page, with pictures and the name of INPUT, into this folder",
@@ -112,9 +119,18 @@ class EnhanceParams(enhancing.SegmenterChoice, DicomParams, VolumeParams):
                 "uncertainty_output requires uncertainty",
                 "Set uncertainty (in config), or leave it out.",
             )
-        if self.slices is not None and (self.wants_labels or self.report):
+        config = self.config
+        if self.against and (
+            config.task == "slices" or config.scanner is not None or config.correct_bias_field
+        ):
             raise ConfigError(
-                "slices cannot be combined with segment or report, which need the whole volume",
+                "against measures noise that is left, and grid or intensities are changed too",
+                "Leave out task slices, scanner and correct_bias_field, or against.",
+            )
+        if self.slices is not None and (self.wants_labels or self.report or self.against):
+            raise ConfigError(
+                "slices cannot be combined with segment, report or against, which need the whole "
+                "volume",
                 "Leave one of them out.",
             )
         if self.draft and self.slices is None:
@@ -179,7 +195,12 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     guides = _guides_of(params, volume, cache, kept, monitor.part(0.05, 0.06))
     if params.guide == [files.AUTO] and guides:
         work.inputs["guide"] = guides[0].path
-    config = params.config
+    second, config = None, params.config
+    if params.against:
+        second = io.load(
+            params.against, modality=source.modality, monitor=monitor.without_progress()
+        )
+        work.inputs["against"] = Path(params.against)
     if isinstance(config.noise, str):
         work.inputs["noise"] = Path(config.noise)
     if isinstance(config.scanner, str):
@@ -193,6 +214,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         box=params.box,
         cache=cache,
         scratch=scratch,
+        against=second,
         on_draft=partial(_send_draft, monitor) if params.draft else None,
         monitor=monitor.part(0.06, 0.9),
     )
@@ -285,15 +307,18 @@ def _write_report(params: EnhanceParams, volume: Volume, enhanced: Enhanced, man
     name = name_of(volume)
     if enhanced.volume.geometry != volume.geometry:  # thin slices: compared with interpolated ones
         volume = enhanced.original
-    picture = enhanced.compare()
+    compared = enhanced.error_left
     page = enhancement_report(
         str(params.report),
         name=name,
         volume=volume,
         enhanced=enhanced.volume,
-        picture=picture,
+        picture=enhanced.compare(),
         manifest=json.loads(Path(manifest).read_text(encoding="utf-8")),
         table=enhanced.segmentation.table if enhanced.segmentation else (),
+        comparisons=[table_of(compared)] if compared else (),
+        reference=compared.findings[0] if compared else "",
+        beside_reference=compared.picture() if compared else None,
         overwrite=params.overwrite,
     )
     return str(page)
@@ -346,9 +371,7 @@ def run_noise(params: NoiseParams, monitor: Monitor, kept: KeptVolumes) -> Resul
     Returns the measurement, and the sentence about it.
     """
     if params.picture:
-        require("matplotlib", purpose="Drawing the picture")
-        refuse_unwritable(Path(params.picture).parent)
-        refuse_existing(Path(params.picture), params.overwrite)
+        _check_picture(params.picture, overwrite=params.overwrite)
     volume, cache = kept.load(params, keep=True, monitor=monitor.part(0.0, 0.3))
     verdict = measured_noise(
         volume,
@@ -357,16 +380,19 @@ def run_noise(params: NoiseParams, monitor: Monitor, kept: KeptVolumes) -> Resul
         cache=cache,
         monitor=monitor.part(0.3, 1.0),
     )
-    if verdict is None:
-        key = "noise_of_unknown" if not volume.profile.is_known else "noise_not_measured"
-        said = text(key, name=Path(params.input).name, modality=volume.modality)
-        return Result({"noise": None, "sentence": str(said)})
+    if not verdict.is_measured:
+        return Result({"noise": None, "sentence": verdict.sentence})
     fields = {"noise": verdict.to_json(), "sentence": verdict.sentence}
     if params.picture and verdict.region:
         picture = _region_picture(volume, verdict.region)
         picture.save(params.picture, overwrite=params.overwrite)
         fields["outputs"] = {"picture": params.picture}
     return Result(fields)
+
+
+def _check_picture(path: str, *, overwrite: bool) -> None:
+    require("matplotlib", purpose="Drawing the picture")
+    files.check_outputs({"picture": Path(path)}, ending=".png", overwrite=overwrite)
 
 
 def _region_picture(volume: Volume, region: Sequence[tuple[int, int]]) -> Picture:
@@ -405,6 +431,13 @@ class SegmentParams(DicomParams, VolumeParams):
         metavar="FILE",
         place="table",
     )
+    picture: str | None = option(
+        None,
+        help="write a picture (PNG): the volume without and with outlines of its labels, in three "
+        "planes",
+        metavar="FILE",
+        place="table",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -433,6 +466,8 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     for name, path in params.tables.items():
         ending = ".csv" if name == "volumes" else ".tsv"
         files.check_outputs({name: path}, ending=ending, overwrite=params.overwrite)
+    if params.picture:
+        _check_picture(params.picture, overwrite=params.overwrite)
     volume = params.load(monitor.part(0.02, 0.1))
     template = None
     if params.dicom:
@@ -452,6 +487,10 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     for name, path in params.tables.items():
         write_table(path, [*rows[name]], overwrite=params.overwrite)
     work.outputs |= params.tables
+    if params.picture:
+        picture = _labels_picture(volume, labels)
+        picture.save(params.picture, overwrite=params.overwrite)
+        work.outputs["picture"] = Path(params.picture)
     return work.finish(
         config=params.config.to_json(),
         figures=enhancing.segmentation_figures(labels),
@@ -459,6 +498,26 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
         device=labels.device,
         model=labels.model,
     )
+
+
+def _labels_picture(volume: Volume, labels: gradprom.Segmentation) -> Picture:
+    """Draw three planes through the middle of the labels, without and with their outlines.
+
+    Both sides of a structure have a color and an entry of the legend.
+    """
+    from MedEnhanceLib.report.figures import Pane, comparison
+
+    shown = np.argwhere(labels.volume.voxels)
+    k, j, i = shown.mean(0).round().astype(int) if len(shown) else np.array(volume.shape) // 2
+    first: dict[str, int] = {}
+    table = np.arange(256, dtype=np.uint8)
+    for label in labels.labels:
+        side = SIDE.fullmatch(label.name)
+        table[label.value] = first.setdefault(side[2] if side else label.name, label.value)
+    merged = labels.volume.with_voxels(table[labels.volume.voxels])
+    panes = [Pane("Volume", volume), Pane("Labels", volume, labels=merged)]
+    legend = {value: name for name, value in first.items()}
+    return comparison(panes, legend=legend, point=(int(k), int(j), int(i)))
 
 
 def _label_row(label: Label) -> dict[str, Any]:

@@ -111,6 +111,7 @@ class InstallParams(Params):
     chooses_build: bool = option(
         False, help="choose PyTorch's build for the graphics card, with light-the-torch"
     )
+    reinstalls: bool = option(False, help="install these alone once more, with the same versions")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -126,6 +127,7 @@ def run_install(params: InstallParams, monitor: Monitor) -> Result:
         monitor,
         megabytes=params.megabytes,
         chooses_build=params.chooses_build,
+        reinstalls=params.reinstalls,
     )
     return Result({"installed": list(params.requirements)})
 

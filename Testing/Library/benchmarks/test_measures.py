@@ -74,6 +74,20 @@ def test_one_bad_volume_fails_a_goal_though_the_mean_is_good() -> None:
     assert shared.over_goal("MR", [(found, 0.1, -1)], "", "")["pass"]
 
 
+@pytest.mark.slow
+def test_networks_of_others_learn_the_contrast_of_what_they_see(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    peers = import_module("_translation")
+    monkeypatch.setattr(peers, "_PATCH", 32)
+    good = [RNG.random((1, 3, 40, 28), np.float32) + 0.5 for _ in range(3)]
+    low = [image - np.float32(0.3) for image in good]
+    assert np.allclose(peers.Translator().applied(low[0]), low[0][0], atol=1e-6)
+    pairs = [np.concatenate(each) for each in zip(low, good, strict=True)]
+    for network in (peers.train_paired(pairs, 30), peers.train_cut(low[:2], good[1:], 30)):
+        assert np.mean(network.applied(low[0]) - low[0][0]) > 0.5 * 0.3
+
+
 @pytest.mark.parametrize(("stated", "against"), [(30.8, "BM4D, true σ"), (30.1, "BM4D")])
 def test_ours_is_judged_by_the_better_bm4d(stated: float, against: str) -> None:
     arms = {"ours": 31.0, "BM4D": 30.6, "BM4D, true σ": stated}
@@ -187,6 +201,41 @@ def test_slices_of_a_phantom_that_no_method_saw_are_its_truth() -> None:
     assert errors(scan, seen)["left"] == pytest.approx(1)
     assert errors(scan, perfect)["left"] < 0.1
     assert errors(scan, (perfect + seen) / 2)["left"] == pytest.approx(0.5, abs=0.04)
+
+
+def test_an_observer_is_judged_on_slices_that_it_did_not_learn_from() -> None:
+    """Its AUC is the best one where the noise is Gaussian, and chance where nothing is to see."""
+    observers = import_module("_observers")
+    rng, number, between = np.random.default_rng(3), 800, np.array([[1.0, 0.6], [0.6, 1.0]])
+    signal = np.array([0.9, -0.3])
+    best = float(np.sqrt(signal @ np.linalg.solve(between, signal)))
+    absent = rng.multivariate_normal([0, 0], between, number)
+    present = rng.multivariate_normal(signal, between, number)
+    slices = np.repeat(np.arange(8), number // 8)
+    alone, noisy = observers.Hotelling.on(slices, (present, absent))
+    seen = alone.auc((present, absent))
+    assert seen == pytest.approx(observers.ndtr(best / np.sqrt(2)), abs=0.02)
+    assert 0.5 < noisy.auc((present, absent)) < seen - 0.03
+    assert alone.auc((present / 2, absent / 2)) == pytest.approx(seen)
+    assert noisy.auc((present / 2, absent / 2)) < noisy.auc((present, absent)) - 0.03
+    # A slice apart from all others teaches nothing about itself.
+    of_slice = np.eye(8)[slices] * 9
+    nothing = rng.normal(size=(2, number, 8)) + np.stack([of_slice, 0 * of_slice])
+    blind = observers.Hotelling(slices, np.zeros(8))
+    assert blind.auc(tuple(nothing)) == pytest.approx(0.5, abs=0.06)
+
+
+def test_channels_see_a_disc_in_millimeters() -> None:
+    observers = import_module("_observers")
+    lesion = import_module("_enhancement_lesions").Lesion
+    seen = []
+    for mm in (0.5, 1.0):
+        distance = np.hypot(*np.mgrid[-20 : 20 + mm / 2 : mm, -20 : 20 + mm / 2 : mm])
+        disc, middle = (distance < 3).astype(np.float32), len(distance) // 2
+        where = (slice(0, 1), *[slice(middle - 4, middle + 5)] * 2)
+        images = observers.channels((mm, mm, 5.0))
+        seen.append(observers.channel_outputs(-disc[None], lesion(where, disc, -1.0), images))
+    assert seen[0] / 4 == pytest.approx(seen[1], abs=0.1 * np.abs(seen[1]).max())
 
 
 def test_frames_that_no_method_saw_are_the_truth_of_a_series(

@@ -80,7 +80,7 @@ def trained(training: object) -> Bundle:
 
 def test_a_training_of_a_few_steps_made_a_test_model() -> None:
     warning = training_length_warning(trained({"config": {"steps": 6}}))
-    assert str(warning.text).startswith("m was trained for 6 steps only, as a test model")
+    assert str(warning.text).startswith("m is a test model: it was trained for only 6 steps")
     assert training_length_limits(6) == [
         "Trained for 6 steps only, as a test model: use it for nothing else."
     ]

@@ -736,6 +736,44 @@ def test_every_series_of_a_folder_is_done_and_what_holds_none_is_left_out(
 
 
 @pytest.mark.usefixtures("networks")
+def test_series_of_other_modalities_are_left_out_and_counted(
+    run: Callable, ward: Path, tmp_path: Path, make_series: Callable
+) -> None:
+    for folder, uid in ((ward / "a" / "1.2.840", "1.2.3.7"), (ward / "pet", "1.2.3.8")):
+        make_series((2, 8, 9), folder=folder, uid=uid, prefix="x", Modality="PT")
+    batch = ("batch", "enhance", ward, "--out", tmp_path / "out", "--json")
+    ran = run(*batch, "--only", "ct,MR")
+    assert (ran.status, ran.json["total"], ran.json["failed"]) == (0, 2, 0), ran.err
+    assert "left out, series that are not CT or MR: 2 × PT" in ran.json["warnings"]
+    ran = run(*batch)  # all of them: the names of the results are the same
+    assert (ran.json["total"], ran.json["already_done"]) == (4, 2)
+    assert run(*batch, "--only", "CT,PET").status == 2
+
+
+def test_a_batch_that_compresses_dicom_says_once_what_is_not_kept(
+    run: Callable, ward: Path, scan: Path, tmp_path: Path, make_series: Callable
+) -> None:
+    axes = ((1, 0, 0, 0, 1, 0), (0, 1, 0, 0, 0, -1))
+    for number, axis in enumerate(axes):  # a localizer of two orientations
+        make_series(
+            (1, 8, 9), folder=ward / "scout", uid="1.2.3.7", orientation=axis, prefix=str(number),
+            SOPInstanceUID=f"1.2.9.{number}", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
+        )  # fmt: skip
+    assert (
+        "scout is a localizer (scout views) of 2"
+        in run("inspect", ward / "scout", "--series", "1.2.3.7").err
+    )
+    batch = ("batch", "compress", "--lossless", "--out", tmp_path / "out")
+    ran = run(*batch, ward, scan)
+    assert (ran.status, ran.err.count("keep the originals")) == (0, 1), ran.err
+    assert "scout (sagittal 2): one slice has no neighbor" in ran.err.replace("scout: ", "")
+    assert "keep the originals" not in (tmp_path / "out" / "batch.csv").read_text(encoding="utf-8")
+    assert "keep the originals" not in run(*batch, scan, "--force").err
+    single = run("compress", ward / "a", tmp_path / "a.ucv", "--lossless")
+    assert single.err.count("keep the originals") == 1
+
+
+@pytest.mark.usefixtures("networks")
 def test_slices_that_a_result_lacks_are_in_its_row_and_in_the_exit_status(
     run: Callable, tmp_path: Path, make_series: Callable
 ) -> None:

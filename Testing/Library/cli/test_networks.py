@@ -99,7 +99,7 @@ def test_what_speaks_against_a_result_is_on_terminal_page_manifest_and_row(
     for name, options, words in (
         ("Doe", ["--resample"], gaps),
         ("ct.mha", ["--modality", "MR"], "its values look like CT, but it is taken as MR"),
-        ("b.nii", [], "enhanced before; enhancing twice over-smooths"),
+        ("b.nii", [], "it was enhanced before; enhancing twice over-smooths"),
     ):
         out, folder = tmp_path / f"{name}-out.nii", tmp_path / f"{name}-report"
         ran = run("enhance", tmp_path / name, out, "--report", folder, *options)

@@ -28,7 +28,7 @@ _SURE = {"sigma": 19.49, "share_removed": 1.0, "changed": 18.3}
             _UNSURE,
             1.0,
             "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); filtered: little, because noise and "
-            "anatomy can hardly be distinguished",
+            "anatomy look alike",
         ),
         (
             _UNSURE,
@@ -50,8 +50,8 @@ _SURE = {"sigma": 19.49, "share_removed": 1.0, "changed": 18.3}
             _UNSURE | {"share_removed": 1.0, "share_given_back": 0.2, "changed": 1.0},
             1.0,
             "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); filtered: 80 % of ±1.1, because noise "
-            "and anatomy can hardly be distinguished and low frequencies stay, with small lesions "
-            "in them",
+            "and anatomy look alike and low frequencies stay, with small lesions in them, and 40 % "
+            "of the others",
         ),
         (
             _SURE | {"reason": "it is not sure", "interval": [15.6, 40.4]},

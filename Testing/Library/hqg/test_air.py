@@ -20,7 +20,7 @@ from MedEnhanceLib.noise.estimate import measure_noise
 SHAPE = (8, 104, 104)
 Z, Y, X = np.mgrid[:8, :104, :104]
 RADIUS = np.hypot(Y - 52, X - 52)
-CONFIG = EnhanceConfig(strength="full", task="noise", device="cpu", smooth=True)
+CONFIG = EnhanceConfig(strength="full", task="noise", device="cpu", for_viewing=True)
 
 
 def _noise(sigma: float, seed: int) -> np.ndarray:

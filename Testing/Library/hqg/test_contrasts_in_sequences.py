@@ -11,6 +11,7 @@ import pytest
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import InputError
 
 SIGMA = 20.0
 _Z, _Y, _X = np.meshgrid(*(np.linspace(-1, 1, n) for n in (8, 48, 48)), indexing="ij")
@@ -84,3 +85,26 @@ def test_frames_of_falling_signal_are_corrected_for_the_bias_of_their_noise_alik
     ]
     assert max(map(abs, np.diff(errors))) < 0.06
     assert max(map(abs, errors)) < 0.1
+
+
+@pytest.mark.parametrize(("snr", "way"), [(1.5, "joint"), (2.5, "each")])
+def test_alike_frames_are_corrected_for_the_bias_however_weak(snr: float, way: str) -> None:
+    level = snr * SIGMA
+    truth = _truth((level, 0.8 * level, 0.9 * level))
+    result = me.enhance(_series([truth] * 8, "functional"), sequence=way, progress=False)
+    error = float((result.volume.voxels - truth)[:, _RADIUS < 0.8].mean()) / SIGMA
+    assert abs(error) < 0.08  # without a correction .43 and .25
+
+
+def test_bias_that_stays_is_stated_and_goes_on_request() -> None:
+    weak = [_truth((level, level, level)) for level in (8 * SIGMA, *[2.5 * SIGMA] * 7)]
+    noisy = _series(weak, "diffusion")
+    masked = noisy.with_voxels(noisy.voxels * (_RADIUS < 1))  # the background shows no noise
+    inside, errors = _RADIUS < 0.8, []
+    for is_requested, said in ((False, "stays, 0.2"), (True, "on request, by 0.2")):
+        result = me.enhance(masked, rician=is_requested, progress=False)
+        errors.append((result.volume.voxels - np.stack(weak))[1:, inside].mean() / SIGMA)
+        assert sum(said in line for line in result.findings) == 1
+    assert errors[0] > 0.18 and abs(errors[1]) < 0.06
+    with pytest.raises(InputError, match="magnitudes"):
+        me.enhance(replace(masked, modality="CT", units="HU"), rician=True, progress=False)

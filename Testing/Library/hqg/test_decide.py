@@ -83,12 +83,14 @@ class TestDecision:
         result = _enhanced(noisy)
         facts = result.measured["noise"]
         assert facts["sigma_used"] == facts["interval"][0] < facts["sigma"]
-        assert facts["reason"]["sentence"] == "noise and anatomy can hardly be distinguished"
+        assert facts["reason"]["sentence"] == "noise and anatomy look alike"
         verdict, line = map(str, describe(result.measured))
         assert verdict.startswith("clean (SNR ")  # whatever the noise is within its limits
         low, high = facts["interval"]
         assert f"(1 SD; likely ±{low:.3g} to ±{high:.3g})" in line
-        assert f" % of ±{low:.3g}, because noise and anatomy can hardly be distinguished" in line
+        assert f" % of ±{low:.3g}, because noise and anatomy look alike" in line
+        unlikely = _enhanced(noisy, noise=1.2 * noise.high)  # all that is likely lies between
+        assert "stated-noise" in [warning.code for warning in unlikely.warnings]
         change = result.volume.voxels.astype(float) - noisy.voxels
         rms = np.sqrt(np.square(change[noisy.voxels > noisy.voxels.mean()]).mean())
         assert facts["changed"] == pytest.approx(rms, rel=0.1)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import hqg
 from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.geometry import Geometry
@@ -69,19 +70,39 @@ def test_what_files_state_decides_unless_the_user_does(rng: np.random.Generator)
     diffusion = _series(rng, 7)[1].crop(k=slice(0, 4))
     alike = replace(diffusion, gradients=(), sequence_kind="functional")
     unknown = replace(diffusion, gradients=(), sequence_kind="")
-    ways = [(diffusion, "joint"), (alike, "each"), (unknown, "each")]
+    same = replace(diffusion, gradients=(), sequence_kind="repeats")
+    ways = [(diffusion, "joint"), (alike, "each"), (unknown, "each"), (same, "repeats")]
     for volume, way in ways:
         automatic, stated = (_enhance(volume, sequence=each) for each in ("auto", way))
         assert np.array_equal(automatic.volume.voxels, stated.volume.voxels), way
         codes = [warning.code for warning in automatic.warnings]
-        assert ("sequence-kind" in codes) == (volume is unknown)
+        assert ("sequence-advice" in codes) == (volume is unknown)
     together = _enhance(alike, sequence="joint").warnings
     assert "erases weak changes" in next(
         str(w.message) for w in together if w.code == "joint-filter"
     )
-    with pytest.raises(ConfigError, match="together take no guide"):
-        guide = diffusion.frame(0)
-        hqg.enhance(diffusion, EnhanceConfig(device="cpu", sequence="joint"), guide=guide)
+    assert _enhance(alike, sequence="repeats").warnings == ()  # who states it knows it
+    for way in ("joint", "repeats"):
+        with pytest.raises(ConfigError, match="together take no guide"):
+            guide = diffusion.frame(0)
+            hqg.enhance(diffusion, EnhanceConfig(device="cpu", sequence=way), guide=guide)
+
+
+def test_for_frames_of_unknown_kind_what_either_way_leaves_is_said_first(
+    rng: np.random.Generator,
+) -> None:
+    truth, noisy = _series(rng, 12)
+    unknown = replace(noisy, gradients=(), sequence_kind="")
+    whole = _enhance(unknown)
+    advice = whole.warnings[0]
+    assert advice.code == "sequence-advice"
+    for way, volume in (("each", whole.volume), ("joint", _enhance(noisy).volume)):
+        left = 100 * _left(volume, truth, noisy)
+        assert advice.numbers[way] == pytest.approx(left, abs=12), way
+        assert f"about {advice.numbers[way]} % of the noise" in str(advice.hint) or way == "joint"
+    assert "sequence joint" in str(advice.hint) and ".bval" in str(advice.hint)
+    alone = hqg.enhance(unknown, EnhanceConfig(device="cpu"), frame=3)  # without the trial
+    assert str(alone.warnings[0].message) == str(advice.message)
 
 
 def test_frames_of_noise_and_empty_ones_stay_and_disturb_nothing(rng: np.random.Generator) -> None:
@@ -152,3 +173,31 @@ def test_frames_that_cannot_be_filtered_together_say_why(rng: np.random.Generato
     assert np.array_equal(kept.volume.voxels, clean.voxels)
     alike = replace(noisy, gradients=(), sequence_kind="functional").crop(k=slice(0, 4))
     assert "they repeat each other (functional)" in _enhance(alike).findings[-1]
+
+
+def test_an_odd_frame_is_named_and_filtered_alone_and_the_others_are_as_without_it(
+    rng: np.random.Generator,
+) -> None:
+    truth, noisy = _series(rng, 16)
+    voxels = noisy.voxels.copy()
+    voxels[9] = np.roll(voxels[9], 3, axis=1)
+    damaged = noisy.with_voxels(voxels)
+    result = _enhance(damaged)
+    assert result.findings[-1].endswith("frame 9: moved by about 3 voxels")
+    assert "odd-frames" in [warning.code for warning in result.warnings]
+    others = [n for n in range(16) if n != 9]
+    gradients = tuple(noisy.gradients[n] for n in others)
+    without = _enhance(replace(noisy, voxels=voxels[others], gradients=gradients))
+    assert np.array_equal(result.volume.voxels[others], without.volume.voxels)
+    truth[9] = np.roll(truth[9], 3, axis=1)
+    errors = [
+        (each.voxels[9] - truth[9])[truth[9] > 100].std() for each in (result.volume, damaged)
+    ]
+    assert errors[0] < 0.9 * errors[1]
+    alone = hqg.enhance(damaged, EnhanceConfig(device="cpu"), frame=9)
+    assert np.array_equal(alone.volume.voxels, result.volume.voxels[9])
+    verdict = me.measure_noise(damaged)
+    assert verdict is not None
+    (odd,) = verdict.to_json()["odd_frames"]
+    assert odd["sentence"] == "frame 9: moved by about 3 voxels"
+    assert odd["numbers"]["frame"] == 9

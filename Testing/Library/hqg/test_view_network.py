@@ -132,7 +132,7 @@ def test_air_far_from_the_body_stays_as_the_filter_leaves_it() -> None:
     volume = replace(noisy(), voxels=voxels)
     far, results = slice(0, 24), {}
     for name in ("set-network", "view-network"):
-        results[name] = _enhanced("ct", volume, denoiser=name, smooth=True).volume.voxels
+        results[name] = _enhanced("ct", volume, denoiser=name, for_viewing=True).volume.voxels
     change = np.abs(results["view-network"] - results["set-network"])
     assert change[:, far].max() == 0
     assert change[:, 60:].mean() > 0.01 * SIGMA

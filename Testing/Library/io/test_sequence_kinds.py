@@ -18,7 +18,7 @@ from Library.io.test_nrrd_metaimage import nrrd
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.diffusion_gradients import Gradient
-from MedEnhanceLib.core.sequence_kind import KINDS, differs_in_contrast
+from MedEnhanceLib.core.sequence_kind import KINDS, is_filtered_together
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io import load, save
@@ -57,12 +57,14 @@ def kind_of(path: Path) -> str:
         ("sub-01/anat/sub-01_echo-1_MEGRE.nii.gz", ""),
         ("sub-01/anat/sub-01_IRT1.nii.gz", "inversion times"),
         ("sub-01/anat/sub-01_inv-1_MP2RAGE.nii.gz", ""),
+        ("sub-01/anat/sub-01_T1w.nii.gz", "repeats"),
         ("func/scan.nii.gz", ""),
     ],
 )
 def test_names_and_folders_of_bids_state_the_kind(tmp_path: Path, name: str, kind: str) -> None:
     assert kind_of(nifti(tmp_path / name)) == kind
-    assert differs_in_contrast(kind) == (kind in ("diffusion", "echoes", "inversion times"))
+    together = ("diffusion", "echoes", "inversion times", "repeats")
+    assert is_filtered_together(kind) == (kind in together)
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_a_lossy_input_is_warned_of(
     io.save(replace(brain(0), lossy=(Lossy("ISO_10918_1", 10.0),)), ours)  # as of DICOM
     for path in (stored, ours):
         run(path, recorder.listen, overwrite=True)
-        says = f"{path.name}: was compressed with loss"
+        says = f"{path.name}: it was compressed with loss"
         assert any(warning.startswith(says) for warning in recorder.warnings)
     before = len(recorder.warnings)
     run(scan, recorder.listen, overwrite=True)

@@ -337,7 +337,7 @@ def test_a_job_refuses_them_or_records_the_request(
         run_job(JobSpec("enhance", params))
     assert caught.value.hint == "State it: --modality MR or CT (modality= in Python)."
     result = run_job(JobSpec("enhance", params | {"modality": "MR"}))
-    assert "looks like a label map, taken" in Path(result["manifest"]).read_text("utf-8")
+    assert "looks like a label map; it is taken" in Path(result["manifest"]).read_text("utf-8")
 
 
 # ---------------------------------------------------------------------------------- the modality

@@ -88,7 +88,7 @@ def test_no_json_object_gets_another_error_than_ours(
 def test_memory_that_runs_out_has_one_name(cause: Exception) -> None:
     with pytest.raises(DeviceMemoryError, match="memory ran out") as caught, device_errors():
         raise cause
-    assert caught.value.hint
+    assert ("--device cpu" in caught.value.hint) == ("CUDA" in str(cause)), "the host has no other"
     assert "\n" not in caught.value.message
 
 
