@@ -310,9 +310,9 @@ class TensorSums:
             level: σ in the slices.
         """
         weight = self._part(slice(self.first - SIDE + 1, end))[-1]
-        deep, rows, columns = (_spread(side, self._device) for side in weight.shape)
-        weight = rows @ weight @ columns.T
-        weight = (deep[SIDE - 1 :] @ weight.flatten(1)).view(-1, *weight.shape[1:])
+        for axis in (2, 1, 0):
+            weight = _spread(weight, axis)
+        weight = weight[SIDE - 1 :]
         totals = self._part(slice(self.first, end))[:-1]
         result = torch.where((weight > 0) & (level > 0), totals / weight, before)
         self.first, kept = end, end - SIDE + 1
@@ -343,9 +343,13 @@ def _weights_of(noise: NoiseEstimate, device: str) -> list[Tensor]:
     return [as_tensor(each[..., 0], device) for each in every]
 
 
-@lru_cache(maxsize=32)
-def _spread(side: int, device: str) -> Tensor:
-    """Return the matrix that sums the tapered weights of blocks along an axis, [side, side]."""
-    shares = enumerate(TAPER_LINE[:side].tolist())
-    spread = sum(share * np.eye(side, k=-offset, dtype=np.float32) for offset, share in shares)
-    return as_tensor(spread, device)
+def _spread(weights: Tensor, axis: int) -> Tensor:
+    """Sum the tapered weights of blocks along an axis, from the places in which the blocks start.
+
+    Always in the same order, which products of matrices of other sizes are not on each processor.
+    """
+    spread: Tensor = weights * TAPER_LINE[0].item()
+    for offset, share in enumerate(TAPER_LINE[1 : weights.shape[axis]].tolist(), start=1):
+        count = weights.shape[axis] - offset
+        spread.narrow(axis, offset, count).add_(weights.narrow(axis, 0, count), alpha=share)
+    return spread

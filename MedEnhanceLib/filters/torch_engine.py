@@ -32,6 +32,8 @@ _AT_ONCE, _AT_ONCE_ON_A_DEVICE = 256, 32768
 LEAST_LEVEL = 1e-10
 #: As in grouped.c: least damping as a share of the system's trace.
 _LEAST_DAMPING = 1e-6
+#: Rows from which each row of a product has the same bits however many there are.
+_LEAST_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -140,9 +142,11 @@ class TorchGroups:
         into, back = _transforms(self.spectrum)
         starts, members = self._match(at)
         where, variance = self._cells(starts), self.levels(at).square()
-        noisy, pilot = (gather_blocks(each, where) @ into for each in (self.noisy, self.pilot))
+        noisy, pilot = (
+            _product(gather_blocks(each, where), into) for each in (self.noisy, self.pilot)
+        )
         weight = 1 / variance
-        blocks = self._filtered(noisy, pilot, members, variance, weight) @ back
+        blocks = _product(self._filtered(noisy, pilot, members, variance, weight), back)
         weights = weight[:, None].expand(starts.shape)
         return BlockEstimates([blocks], where, _masked(weights, members), starts)
 
@@ -152,12 +156,12 @@ class TorchGroups:
         starts = at[:, :1]
         noise = self.levels(at).square() * self.layer.round.damp * self.layer.round.damp
         where = self._cells(starts)
-        blocks = gather_blocks(self.noisy, where).view(-1, CELLS) @ atoms.T
+        blocks = _product(gather_blocks(self.noisy, where).view(-1, CELLS), atoms.T)
         ratio = blocks.square() / (self.spectrum * noise[:, None] + 1e-30)
         steep = ratio.clamp_(max=1e4).square_().square_()
         share = steep.div_(steep + 1)
         share[:, 0] = 1  # the mean of a block stays
-        blocks = (blocks.mul_(share) @ (atoms * taper)).view(where.shape)
+        blocks = _product(blocks.mul_(share), atoms * taper).view(where.shape)
         return BlockEstimates([blocks], where, torch.ones_like(noise)[:, None], starts)
 
     def _cells(self, starts: Tensor) -> Tensor:
@@ -231,6 +235,18 @@ class TorchGroups:
 def gather_blocks(values: Tensor, voxels: Tensor) -> Tensor:
     """Gather the values of a slab at flat places, such as [N, blocks, 64]."""
     return values.reshape(-1).index_select(0, voxels.reshape(-1)).reshape(voxels.shape)
+
+
+def _product(blocks: Tensor, table: Tensor) -> Tensor:
+    """Multiply blocks [..., 64] by a table [64, 64].
+
+    MKL multiplies few rows in another order on some processors; with rows of zeros added, the
+    result of a block does not depend on how many blocks there are.
+    """
+    rows = blocks.view(-1, CELLS)
+    missing = _LEAST_ROWS - len(rows)
+    padded = F.pad(rows, (0, 0, 0, missing)) if missing > 0 else rows
+    return (padded @ table)[: len(rows)].view(blocks.shape)
 
 
 def _masked(values: Tensor, members: Tensor | None) -> Tensor:

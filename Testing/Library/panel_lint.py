@@ -16,6 +16,7 @@ from SlicerHost import api, qt
 
 _AT_FILE_SCOPE = {
     *sys.stdlib_module_names, "numpy", "slicer", "qt", "ctk", "vtk", "DICOMLib", "MedEnhanceLib",
+    "AbstractScriptedSubjectHierarchyPlugin",
     "MedEnhancePanels", "MedEnhancePages", "MedEnhanceTasks", "MedEnhanceNodes", "MedEnhance",
 }  # fmt: skip
 _ENUM = r"qt\.Q\w+(\.\w+){1,2}"

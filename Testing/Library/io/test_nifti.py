@@ -72,7 +72,7 @@ def test_one_warning_names_the_guessed_modality_and_how_to_state_it(
     for name in ("a.nii", "b.nii"):
         guessed = load(written(tmp_path / name, **sform(AFFINE)), monitor=recorder.monitor)
     (warning,) = recorder.warnings
-    assert "a.nii: no known modality is stated; its values" in warning
+    assert "a.nii: no known modality is stated, and its values" in warning
     assert "--modality" in warning
     assert guessed.modality == "OT"
 

@@ -102,7 +102,7 @@ def test_roles_stand_for_names_of_files_in_manifests(
         assert any(
             text.startswith("the guide 2 (series 1.9.1) is not") for text in record["warnings"]
         )
-    assert any(text.startswith("enhanced before") for text in manifest["warnings"])
+    assert any(text.startswith("it was enhanced before") for text in manifest["warnings"])
     assert in_python["inputs"] == manifest["inputs"]
     assert file_sha256(patient) in manifest["inputs"]["input"]
     assert len(manifest["results"]["measured"]["guide"]["series"]) == 2
