@@ -37,8 +37,9 @@ _LEVEL, _LEVEL_OF_ANY, _SCALED = 2.0, 4.0, (0.6, 1.8)
 #: that in place.
 _FARTHEST, _FITS = (2, 4, 4), 0.9
 #: Odd slices: share of their signal that is lost; residual over the signal, and over that of the
-#: same slice in other frames; share of its power at one frequency.
-_LOST, _RESIDUAL, _TIMES, _PEAK = 0.25, 0.1, 1.5, 0.1
+#: same slice in other frames; share of its power at one frequency; share of striped slices from
+#: which these are not compared with the others of their frame.
+_LOST, _RESIDUAL, _TIMES, _PEAK, _EVERYWHERE = 0.25, 0.1, 1.5, 0.1, 0.75
 
 
 @dataclass(frozen=True)
@@ -198,14 +199,22 @@ def _of_slices(
     typical = np.median(rests[usual], axis=0)
     more = np.sqrt(np.maximum(np.square(rests) - typical**2, 0)) / np.maximum(means, 1e-30)
     times = rests / np.maximum(typical, 1e-30)
+    beside = times / np.maximum(np.median(times, axis=1), 1e-30)[:, None]
     odd = {}
     for frame in range(len(sample)):
         if (is_lost := lost[frame] > _LOST).any():
             share = float(np.median(lost[frame][is_lost]).round(2))
             odd[frame] = OddFrame(frame, "odd_lost", share, tuple(map(int, numbers[is_lost])))
             continue
-        rough = numbers[(more[frame] > _RESIDUAL) & (times[frame] > _TIMES)]
-        if striped := tuple(int(n) for n in rough if _has_stripes(frames, frame, n)):
+        rough = (more[frame] > _RESIDUAL) & (times[frame] > _TIMES)
+        alone = rough & (beside[frame] > _TIMES)
+        tried = rough if rough.mean() >= _EVERYWHERE else alone
+        is_striped = np.array([t and _has_stripes(frames, frame, n)
+                               for t, n in zip(tried, numbers, strict=True)])  # fmt: skip
+        if is_striped.mean() < _EVERYWHERE:
+            is_striped &= alone
+        if is_striped.any():
+            striped = tuple(map(int, numbers[is_striped]))
             odd[frame] = OddFrame(frame, "odd_stripes", 0.0, striped)
     return odd
 

@@ -208,7 +208,17 @@ def train_corrector(
     monitor: Monitor,
     enhancer: Enhancer | None,
 ) -> tuple[Corrector, float]:
-    """Train the corrector as `_train_locator`, on enhanced scans too; returns also the seconds."""
+    """Train the corrector; returns it with averaged weights, and the seconds.
+
+    Args:
+        config: of the training.
+        network: before the training.
+        painter: of the maps that are trained on.
+        device: of the network; scans are painted on the CPU.
+        out: folder of the checkpoint.
+        monitor: progress, metrics and cancelling.
+        enhancer: of some of the scans; None: none is enhanced.
+    """
     learner = Learner(network.to(device), config.learning_rate, config.ema, _BETAS)
 
     def paint(number: int) -> tuple[Painted, Tensor]:
