@@ -324,35 +324,6 @@ def _means() -> Iterator[str]:
         yield f"{{{_ARM}.{name}:mean|{form}}} ({{{_ARM}.{name}:min|{form}}})"
 
 
-def learned() -> Table:
-    """Arms of low field that learn, beside the inversion, the least at the best curve first."""
-    arms = (
-        ("enhance", "`enhance`"), ("CUT", "CUT"), ("CycleGAN", "CycleGAN"),
-        ("inverted, distilled set", "inverted, measured beside a distilled set"),
-        ("inverted", "`enhance --scanner`"), ("paired U-Net", "U-Net with true pairs"),
-    )  # fmt: skip
-    entries = [("low field", *arm) for arm in arms]
-    share = f"{{?{_ARM}.inconsistent:mean * 100|.1f}}"
-    order = f"{_ARM}.psnr_curve:mean"
-    return Table((*_HEAD, "contradicted, %"), ("$2", *_means(), share), entries, order)
-
-
-def unpaired() -> Table:
-    """Trainings without pairs with more and more parts, beside the inversion."""
-    arms = ("inversion", "network", "+ code", "+ adversary", "+ content", "+ style")
-    base = "unpaired.rows[arm=$0]"
-    columns = [
-        f"{{{base}.{name}:mean|.2f}} ({{{base}.{name}:min|.2f}})" for name in ("psnr", "psnr_curve")
-    ]
-    figures = (
-        ("ssim", "", ".3f"), ("lesions_off", "", ".3f"), ("invented", "", ".0f"),
-        ("inconsistent", " * 100", ".2f"),
-    )  # fmt: skip
-    columns += [f"{{{base}.{name}:mean{factor}|{form}}}" for name, factor, form in figures]
-    head = ("", "PSNR", "best curve", "SSIM", "error of lesions", "invented", "contradicting, %")
-    return Table(head, ("$0", *columns), [(arm,) for arm in arms])
-
-
 #: Rows of `segmented`: what, selected rows, figure, goal of its mean; errors have one below 0.5.
 _LABELS = (
     ("FreeSurfer's labels, whole heads: Dice, mean of 13", "table=FreeSurfer", "dice", "0.82"),
@@ -664,7 +635,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     table.__name__: table
     for table in (
         offers, sequences, real, real_ct, given_back, enhancement, network, guided, lesions, slices,
-        inverted, learned, unpaired, segmented, volumes, reach, refused, gate, distilled, exact,
-        ratio, downstream, time, card,
+        inverted, segmented, volumes, reach, refused, gate, distilled, exact, ratio, downstream,
+        time, card,
     )
 }  # fmt: skip
