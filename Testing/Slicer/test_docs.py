@@ -62,8 +62,8 @@ class PagesTest(MedEnhanceTestCase):
             self.addCleanup(Path(path).unlink)
             self.addCleanup(Path(f"{path}.json").unlink)
         self.assertIn("DERIVED: enhanced", MedEnhanceLib.load(names["saved"]).history[0])
-        self.assertLess(len(names["said"]), 60)
         said = printed.getvalue()
+        self.assertLess(len(set(re.findall(r"^\d\.\d .*$", said, re.M))), 60)
         for expected in ("segmentation →", "times smaller", "model | ", "done"):
             self.assertIn(expected, said)
         self.assertEqual(slicer.util.arrayFromVolume(names["slab"]).shape[0], 4)
