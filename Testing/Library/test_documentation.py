@@ -51,11 +51,9 @@ def test_every_path_of_the_page_exists(page: str) -> None:
 
 
 def test_every_command_on_a_page_is_one() -> None:
-    """Options that were renamed or removed are found here; commands.md is made from the parser."""
+    """Options that were renamed or removed are found here."""
     parser, count = build_parser(), 0
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
-        if page.name == "commands.md":
-            continue
         blocks = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text("utf-8"), re.S | re.M)
         text = "".join(block for language, block in blocks if language in ("", "sh"))
         lines = text.replace("\\\n", " ").splitlines()

@@ -5,6 +5,7 @@ import inspect
 import io
 import os
 import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ SLAB = slice(80, 96)
 class PagesTest(MedEnhanceTestCase):
     def test_theConsolePageAndThatOfCommandsHaveEveryOption(self):
         named = set(re.findall(r"`(\w+)`", PAGE.read_text(encoding="utf-8")))
-        page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+        page = runpy.run_path(str(ROOT / "docs/commands.py"))["reference"]()
         named |= {name.replace("-", "_") for name in re.findall(r"`--([\w-]+)", page)}
         options = {name for each in CONFIGS for name in vars(each)["__dataclass_fields__"]}
         for method in ("enhance", "compress", "decompress", "save", "exportDicom"):
