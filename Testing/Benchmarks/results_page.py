@@ -171,26 +171,6 @@ def real_ct() -> Table:
     )  # fmt: skip
 
 
-def given_back() -> Table:
-    """What observers find against the noise that is left, for shares that could be given back."""
-    row = "real_ct.rows[arm=$0]"
-    return Table(
-        ("given back above 1.5 mm", "error left", "mean frequency, over the input's",
-         "AUC, own noise", "least", "Hotelling", "template", "contrast kept", "MTF50, 10 HU",
-         "30 HU", "HU of 300, off"),
-        ("$1", f"{{?{row}.left:mean|.2f}}", f"{{?{row}.texture:mean|.2f}}",
-         f"{{?{row}.own_noise_gain:mean|+.3f}}", f"{{?{row}.own_noise_gain:min|+.3f}}",
-         f"{{?{row}.hotelling_gain:mean|+.3f}}", f"{{?{row}.auc_gain:mean|+.3f}}",
-         f"{{?{row}.kept:mean|.2f}}", f"{{?{row}.mtf_10:mean|.2f}}", f"{{?{row}.mtf_30:mean|.2f}}",
-         f"{{?{row}.hu_off:mean|+.2f}}"),
-        [entry for entry in
-         (("smooth", "`--for-viewing`: nothing, below it either"), ("floor 0", "nothing"),
-          ("floor 0.2", "20 %"), ("default", "**40 % (default)**"), ("floor 0.6", "60 %"),
-          ("floor 0.8", "80 %"))
-         if _is_measured(f"real_ct.rows[arm={entry[0]}].left")],
-    )  # fmt: skip
-
-
 #: Rows of `sequences`: what, selected rows, figure, factor, form, arms whose ratio is the order.
 _LESS, _MORE = ("MP-PCA", "joint"), ("joint", "MP-PCA")
 _SERIES = (
@@ -636,7 +616,7 @@ def card() -> Table:
 TABLES: dict[str, Callable[[], Table]] = {
     table.__name__: table
     for table in (
-        offers, sequences, real, real_ct, given_back, enhancement, network, guided, lesions, slices,
+        offers, sequences, real, real_ct, enhancement, network, guided, lesions, slices,
         inverted, segmented, volumes, reach, refused, gate, distilled, exact, ratio, downstream,
         time, card,
     )
