@@ -347,7 +347,6 @@ _OF_DEVELOPERS = {
     "CONTRIBUTING.md",
     "docs/release.md",
     "docs/slicer/host.md",
-    "docs/slicer/user-guide.md",
 }
 
 
