@@ -29,7 +29,8 @@ class Table:
     """A Markdown table.
 
     columns: templates. entries: a row each. order: a template of an origin, by whose value rows are
-    sorted, the least first, so that where we lose stands above; rows without one are last.
+    sorted, the least first, so that where we lose stands above; rows without one are last. A column
+    in which nothing was measured is left out.
     """
 
     head: Sequence[str]
@@ -56,7 +57,8 @@ class Table:
 
     def __str__(self) -> str:
         body = [["".join(map(str, content)) for content in row] for row in self.rows]
-        lines = [self.head, ["---"] * len(self.head), *body]
+        shown = [n for n in range(len(self.head)) if any(line[n] != "–" for line in body)]
+        lines = [[line[n] for n in shown] for line in (self.head, ["---"] * len(self.head), *body)]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
@@ -163,8 +165,8 @@ def real_ct() -> Table:
     )  # fmt: skip
     return Table(
         ("phantom", "σ, HU", "measured over σ", "own noise", "Hotelling", "template",
-         "viewing: own noise", "Hotelling", "template", "MTF50, 10 HU",
-         "error left", "for viewing", "NLM", "BM4D"),
+         "viewing: own noise", "viewing: Hotelling", "viewing: template", "MTF50, 10 HU",
+         "error left", "viewing: error left", "NLM: error left", "BM4D: error left"),
         ("$1", f"{{{ours}.sigma|.1f}}", f"{{{ours}.sigma_ratio|.2f}}", *gains,
          f"{{?{ours}.mtf_10:mean|.2f}}", *left),
         [(scan, scan.replace("_", " ")) for scan in scans], f"0 - {ours}.left",
