@@ -338,7 +338,6 @@ _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
 }
 #: Run by tests of their subjects.
 _RUN_ELSEWHERE = {
-    "docs/gradient-gate.md",
     "docs/python.md",
     "docs/slicer/console.md",
 }
