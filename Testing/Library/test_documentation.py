@@ -328,13 +328,12 @@ _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "docs/dicom/writing.md": _dicom,
     "docs/ct.md": _ct,
     "docs/from-dwidenoise.md": _series,
-    "docs/guidance.md": _guidance,
+    "docs/enhancement.md": _guidance,
     "docs/noise.md": _plain,
     "docs/segmenters.md": _plain,
     "docs/sequences.md": _series,
     "docs/slices.md": _slices,
     "docs/start.md": _plain,
-    "docs/uncertainty.md": _plain,
 }
 #: Run by tests of their subjects.
 _RUN_ELSEWHERE = {
