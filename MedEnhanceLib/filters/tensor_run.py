@@ -30,7 +30,7 @@ from MedEnhanceLib.filters.torch_engine import (
     gather_blocks,
     grid,
 )
-from MedEnhanceLib.learning.precision import without_tf32
+from MedEnhanceLib.learning.precision import constant, without_tf32
 from MedEnhanceLib.native import SIDE
 from MedEnhanceLib.noise.estimate import NoiseEstimate
 from MedEnhanceLib.runtime.machine import Pool
@@ -258,6 +258,10 @@ class _AtOnce(Executor):
         return future
 
 
+#: Weights of a side of a block, from the last voxel to the first.
+_TAPER_LINE = torch.from_numpy(TAPER_LINE[::-1].copy())
+
+
 class TensorSums:
     """Sums of overlapping blocks in the slices that are not complete yet.
 
@@ -310,9 +314,7 @@ class TensorSums:
             level: σ in the slices.
         """
         weight = self._part(slice(self.first - SIDE + 1, end))[-1]
-        for axis in (2, 1, 0):
-            weight = _spread(weight, axis)
-        weight = weight[SIDE - 1 :]
+        weight = _spread(weight)
         totals = self._part(slice(self.first, end))[:-1]
         result = torch.where((weight > 0) & (level > 0), totals / weight, before)
         self.first, kept = end, end - SIDE + 1
@@ -343,13 +345,15 @@ def _weights_of(noise: NoiseEstimate, device: str) -> list[Tensor]:
     return [as_tensor(each[..., 0], device) for each in every]
 
 
-def _spread(weights: Tensor, axis: int) -> Tensor:
-    """Sum the tapered weights of blocks along an axis, from the places in which the blocks start.
+def _spread(weights: Tensor) -> Tensor:
+    """Sum the tapered weights of blocks over the voxels that they cover, [3 + n, J, I] → [n, J, I].
 
-    Always in the same order, which products of matrices of other sizes are not on each processor.
+    Products of matrices would do it, in an order of sums that depends on sizes and processor.
+
+    weights: by the place in which blocks start.
     """
-    spread: Tensor = weights * TAPER_LINE[0].item()
-    for offset, share in enumerate(TAPER_LINE[1 : weights.shape[axis]].tolist(), start=1):
-        count = weights.shape[axis] - offset
-        spread.narrow(axis, offset, count).add_(weights.narrow(axis, 0, count), alpha=share)
+    line = constant(_TAPER_LINE, weights.device, weights.dtype)
+    spread = F.pad(weights, (SIDE - 1, 0, SIDE - 1, 0))
+    for axis in range(3):
+        spread = (spread.unfold(axis, SIDE, 1) * line).sum(-1)
     return spread

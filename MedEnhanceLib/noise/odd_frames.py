@@ -198,7 +198,6 @@ def _of_slices(
     typical = np.median(rests[usual], axis=0)
     more = np.sqrt(np.maximum(np.square(rests) - typical**2, 0)) / np.maximum(means, 1e-30)
     times = rests / np.maximum(typical, 1e-30)
-    times /= np.maximum(np.median(times, axis=1), 1e-30)[:, None]
     odd = {}
     for frame in range(len(sample)):
         if (is_lost := lost[frame] > _LOST).any():

@@ -132,6 +132,35 @@ def held_out(
     )  # fmt: skip
 
 
+#: What goes wrong in a series, and the numbers of the frames in which it does.
+ODD: dict[str, tuple[int, ...]] = {
+    "nothing": (),
+    "one frame × 10": (5,),
+    "one frame moved by 2 voxels": (7,),
+    "three frames moved by 3 voxels": (4, 9, 14),
+    "four slices of a frame at a fifth": (6,),
+    "stripes in a frame": (8,),
+}
+
+
+def with_odd_frames(frames: Floats, damage: str) -> Floats:
+    """Frames of which some are damaged as a value of ODD says; the input stays as it is."""
+    frames, middle = frames.copy(), frames.shape[1] // 2
+    for number in ODD[damage]:
+        if "× 10" in damage:
+            frames[number] *= 10
+        elif "moved" in damage:
+            frames[number] = np.roll(frames[number], 2 if "2 voxels" in damage else 3, axis=1)
+        elif "slices" in damage:
+            frames[number, middle - 2 : middle + 2] *= 0.2
+        else:
+            rows, columns = np.indices(frames.shape[2:])
+            wave = np.cos(0.9 * rows + 1.3 * columns)
+            bright = np.percentile(frames[number], 99)
+            frames[number] = np.abs(frames[number] + 0.3 * bright * wave)
+    return frames
+
+
 def tissue_of(frames: Floats) -> Mask:
     mean = frames.mean(axis=0)
     return mean > _TISSUE * np.percentile(mean, 99)

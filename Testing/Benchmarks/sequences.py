@@ -27,6 +27,7 @@ from _common import QUICK, Gate, Part, Row, at_least, at_most, run
 from _observers import auc
 from _sequence_data import Floats
 
+from MedEnhanceLib.api import measure_noise
 from MedEnhanceLib.core.sequence_kind import is_filtered_together
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
@@ -51,6 +52,9 @@ def parts(options: Namespace) -> Iterator[Part]:
     real = list(data.real(options.data))
     for name, opened in real[:1] if QUICK else real:
         yield name, partial(judged, [opened])
+    for name, opened in [each for each in real if each[0].startswith("DWI, ")]:
+        for damage in [*data.ODD][: 2 if QUICK else None]:
+            yield f"odd frames, {name}, {damage}", partial(beside_odd, opened, damage)
     if not real:
         return
     if HAS_DIPY:
@@ -136,6 +140,24 @@ def judged(series: Iterable[Callable[[], data.Series]]) -> Iterator[Row]:
             yield row
 
 
+def beside_odd(make: Callable[[], data.Series], damage: str) -> Iterator[Row]:
+    """Which frames are named where some are damaged, and the error that is left in the others."""
+    scan, at = make(), data.ODD[damage]
+    frames = data.with_odd_frames(scan.seen.voxels.astype(np.float32), damage)
+    volume = scan.seen.with_voxels(frames)
+    named = {int(each.numbers["frame"]) for each in measure_noise(volume).odd_frames}
+    others = [place for place, number in enumerate(scan.judged) if number not in at]
+    errors = []
+    for each in (frames, run_arm("joint", volume)[0]):
+        error = each[[scan.judged[place] for place in others]] - scan.truth[others]
+        errors.append(max(0, rms(error[:, scan.tissue]) ** 2 - scan.variance))
+    yield {
+        "table": "odd", "scan": scan.about["scan"], "case": damage, "arm": "joint",
+        "named": len(named & {*at}), "odd": len(at), "others_named": len(named - {*at}),
+        "left_in_others": float(np.sqrt(errors[1] / errors[0])),
+    }  # fmt: skip
+
+
 def activation(noise: str, arm: str) -> Iterator[Row]:
     """Planted activation: contrast that is kept, and how surely t separates it from the rest.
 
@@ -207,6 +229,9 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
     over = to(truediv, "fa_error", "MP-PCA", table="tensors")
     over |= to(truediv, "fa_error", "MP-PCA", table="rough")
     yield worst("simulated DWI, noise in the truth too: FA error over MP-PCA's", over, 0.85)
+    missed = [r["odd"] - r["named"] + r["others_named"] for r in rows if r.get("table") == "odd"]
+    name = "odd frames: not named, or others named"
+    yield at_most(name, max(missed, default=None), 0, _WHY_NOT_MEASURED)
     shares = to(truediv, "kept", "each", "auto")
     yield worst("activation, auto: kept over each frame alone's", shares, 0.95, at_least)
     less = to(sub, "auc", "input", "auto")

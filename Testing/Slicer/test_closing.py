@@ -34,7 +34,13 @@ watch.start(20)
 app.exec_()
 widget.cleanup()
 """
-_CLEAN = "from MedEnhanceLib.runtime.locks import remove_abandoned; remove_abandoned()"
+#: What the module does when it begins, in Slicer's temporary folder.
+_CLEAN = """
+import sys
+from pathlib import Path
+from MedEnhanceLib.runtime.locks import remove_abandoned
+remove_abandoned(parent=Path(sys.argv[1]))
+"""
 
 
 @unittest.skipUnless("SlicerHost" in sys.modules, "the host alone is started by a test")
@@ -66,7 +72,7 @@ class ClosingTest(MedEnhanceTestCase):
         self.assertFalse(psutil.pid_exists(process))
 
     def left(self):
-        return sorted(self.folder.glob("medenhance-*"))
+        return sorted(self.folder.rglob("medenhance-*"))
 
     @slow
     def test_inOrderTheWorkerEndsAndItsFilesGo(self):
@@ -82,6 +88,6 @@ class ClosingTest(MedEnhanceTestCase):
         self.assertEqual(slicer.wait(30), -signal.SIGKILL)
         self.waitUntilGone(worker)
         self.assertEqual(self.left(), [folder])
-        command = [sys.executable, "-c", _CLEAN]
+        command = [sys.executable, "-c", _CLEAN, str(folder.parent)]
         subprocess.run(command, check=True, env=self.environment)
         self.assertEqual(self.left(), [])

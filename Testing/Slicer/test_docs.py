@@ -26,7 +26,7 @@ BLOCK = re.compile(r"(<!-- not run: [^>]*-->\n)?```python\n(.*?)```", re.S)
 CONFIGS = (EnhanceConfig, CompressConfig, ExportOptions)
 #: Slices of the sample that the examples work on here: the way is the same, and it takes seconds.
 #: The model of the brain refuses fewer.
-SLAB = slice(68, 104)
+SLAB = slice(76, 108)
 
 
 class PagesTest(MedEnhanceTestCase):

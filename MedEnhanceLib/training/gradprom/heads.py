@@ -112,7 +112,7 @@ def train_head(
     steps = next(parts)
     locator = _train_locator(config, locator, painter, anatomy, device, out / "locator", steps)
     steps = next(parts)
-    corrector, seconds = _train_corrector(config, corrector, painter, device, out, steps, enhancer)
+    corrector, seconds = train_corrector(config, corrector, painter, device, out, steps, enhancer)
     model = StructureModel(config.name, anatomy, space, locator, corrector, {}, {})
     measured: dict[str, Any] = {}
     sizing, overlap = next(parts), None
@@ -199,7 +199,7 @@ def _train_locator(
     return learner.averaged().cpu()
 
 
-def _train_corrector(
+def train_corrector(
     config: TrainHeadConfig,
     network: Corrector,
     painter: Painter,

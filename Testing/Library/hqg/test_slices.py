@@ -38,6 +38,7 @@ from MedEnhanceLib.hqg.slices.slice_network import (
 from MedEnhanceLib.hqg.slices.slice_plan import plan_slices
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.learning import precision
 from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
@@ -259,7 +260,9 @@ def test_c_restores_as_pytorch_does(
 ) -> None:
     scan = replace(_scan(), voxels=_scan().voxels.astype(np.float32))
     monkeypatch.setattr(thin_slices.native, "load", lambda: None)
-    expected = _thin(scan, model).voxels
+    with monkeypatch.context() as patched:  # float32, also where the processor has bfloat16
+        patched.setattr(precision, "cpu_has_bfloat16", lambda: False)
+        expected = _thin(scan, model).voxels
     for width in native.Library(native_path).widths:
         library = native.Library(native_path, width)
         monkeypatch.setattr(thin_slices.native, "load", lambda library=library: library)

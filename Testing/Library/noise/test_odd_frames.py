@@ -44,6 +44,11 @@ def _striped(frames: Floats) -> None:
     frames[9, 6] = np.abs(frames[9, 6] + 250 * np.cos(0.9 * j + 1.3 * i))
 
 
+def _striped_everywhere(frames: Floats) -> None:
+    j, i = np.indices(_SHAPE[1:])
+    frames[9] = np.abs(frames[9] + 250 * np.cos(0.9 * j + 1.3 * i))
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -51,9 +56,10 @@ def _striped(frames: Floats) -> None:
         (_moved, [f"frame {n}: moved by about 3 voxels" for n in (2, 7, 12)]),
         (_dropped, ["frame 4, slice no. 3 to 6: signal lost (80 %)"]),
         (_striped, ["frame 9, slice no. 6: stripes"]),
+        (_striped_everywhere, ["frame 9, slice no. 0 to 9: stripes"]),
         (lambda frames: None, []),
     ],
-    ids=["level", "position", "signal", "stripes", "undamaged"],
+    ids=["level", "position", "signal", "stripes", "stripes everywhere", "undamaged"],
 )
 @pytest.mark.parametrize("levels", [None, [0.0] * _COUNT], ids=["any contrast", "one level"])
 def test_what_is_odd_about_a_frame_is_named(
