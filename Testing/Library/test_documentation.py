@@ -344,7 +344,6 @@ _RUN_ELSEWHERE = {
 _OF_DEVELOPERS = {
     "CONTRIBUTING.md",
     "docs/release.md",
-    "docs/slicer/host.md",
 }
 
 
