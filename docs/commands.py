@@ -1,4 +1,4 @@
-"""Writes docs/commands.md, and prints the parameters of jobs, from the declarations.
+"""Prints the page of commands, which the site has, or the parameters of jobs.
 
     python docs/commands.py
     python docs/commands.py --jobs
@@ -24,8 +24,8 @@ from MedEnhanceLib.core.options import allowed_text, options_of
 _INTRODUCTION = """\
 # Commands
 
-For work in a shell: every command with an example and all of its options. Made from the commands'
-own help by `python docs/commands.py`.
+For work in a shell: every command with an example and all of its options, as
+`medenhance COMMAND --help` prints them.
 
 - Results go to stdout, everything else to stderr: a progress bar on a terminal, else a line
   every 10 s where something changed. Ctrl-C stops at the next safe point; a second one at once.
@@ -217,7 +217,4 @@ def _parameter_rows(declaration: Any, prefix: str = "") -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--jobs"]:
-        print(job_parameters())
-    else:
-        Path(__file__).with_suffix(".md").write_text(reference(), encoding="utf-8")
+    print(job_parameters() if sys.argv[1:] == ["--jobs"] else reference())

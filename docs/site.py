@@ -1,4 +1,4 @@
-"""What the site shows beyond docs/: README, model cards, changes, notebooks, the Python API.
+"""What the site shows beyond docs/: README, model cards, changes, notebooks, commands, Python API.
 
 Hooks of MkDocs (mkdocs.yml). Pages are written for GitHub, where links are relative to the
 repository; here they lead to the site's page of a file, or, where it has none, to the repository.
@@ -10,6 +10,7 @@ import inspect
 import json
 import posixpath
 import re
+import runpy
 import textwrap
 from collections.abc import Iterator
 from importlib import import_module
@@ -77,13 +78,15 @@ def _groups(nav: list[Any]) -> Iterator[tuple[str, list[Any]]]:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add pages of files outside docs/, and one of the Python API."""
+    """Add pages of files outside docs/, and those of commands and of the Python API."""
     for source, page in _ELSEWHERE.items():
         files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
     logo = str(ROOT / "Resources/MedEnhance.png")
     files.append(File.generated(config, "images/logo.png", abs_src_path=logo))
     for source, page in _NOTEBOOKS.items():
         files.append(File.generated(config, page, content=_notebook(ROOT / source)))
+    commands = runpy.run_path(str(ROOT / "docs/commands.py"))["reference"]()
+    files.append(File.generated(config, "commands.md", content=commands))
     files.append(File.generated(config, "api.md", content=_api()))
     return files
 

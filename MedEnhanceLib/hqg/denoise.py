@@ -346,7 +346,7 @@ def expected_deviation(
 
     Where the signal varies by v, a Wiener filter leaves an error of variance σ² v² / (v² + σ²);
     where it does not vary, the error is that of a mean. A factor for each modality, fitted where
-    the truth is known (docs/uncertainty.md), calibrates the standard deviation: about 90 % of the
+    the truth is known (docs/enhancement.md), calibrates the standard deviation: about 90 % of the
     errors are within ± 1.645 of it. Noise n that stays counts too: with the share a of its removal
     and the strength s the variance grows by (1 − a s)² n², and by that of the noise that is given
     back.

@@ -29,7 +29,8 @@ class Table:
     """A Markdown table.
 
     columns: templates. entries: a row each. order: a template of an origin, by whose value rows are
-    sorted, the least first, so that where we lose stands above; rows without one are last.
+    sorted, the least first, so that where we lose stands above; rows without one are last. A column
+    in which nothing was measured is left out.
     """
 
     head: Sequence[str]
@@ -56,7 +57,8 @@ class Table:
 
     def __str__(self) -> str:
         body = [["".join(map(str, content)) for content in row] for row in self.rows]
-        lines = [self.head, ["---"] * len(self.head), *body]
+        shown = [n for n in range(len(self.head)) if any(line[n] != "–" for line in body)]
+        lines = [[line[n] for n in shown] for line in (self.head, ["---"] * len(self.head), *body)]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
@@ -163,29 +165,11 @@ def real_ct() -> Table:
     )  # fmt: skip
     return Table(
         ("phantom", "σ, HU", "measured over σ", "own noise", "Hotelling", "template",
-         "viewing: own noise", "Hotelling", "template", "MTF50, 10 HU",
-         "error left", "for viewing", "NLM", "BM4D"),
+         "viewing: own noise", "viewing: Hotelling", "viewing: template", "MTF50, 10 HU",
+         "error left", "viewing: error left", "NLM: error left", "BM4D: error left"),
         ("$1", f"{{{ours}.sigma|.1f}}", f"{{{ours}.sigma_ratio|.2f}}", *gains,
          f"{{?{ours}.mtf_10:mean|.2f}}", *left),
         [(scan, scan.replace("_", " ")) for scan in scans], f"0 - {ours}.left",
-    )  # fmt: skip
-
-
-def given_back() -> Table:
-    """What observers find against the noise that is left, for shares that could be given back."""
-    row = "real_ct.rows[arm=$0]"
-    return Table(
-        ("given back above 1.5 mm", "error left", "mean frequency, over the input's",
-         "AUC, own noise", "least", "Hotelling", "template", "contrast kept", "MTF50, 10 HU",
-         "30 HU", "HU of 300, off"),
-        ("$1", f"{{?{row}.left:mean|.2f}}", f"{{?{row}.texture:mean|.2f}}",
-         f"{{?{row}.own_noise_gain:mean|+.3f}}", f"{{?{row}.own_noise_gain:min|+.3f}}",
-         f"{{?{row}.hotelling_gain:mean|+.3f}}", f"{{?{row}.auc_gain:mean|+.3f}}",
-         f"{{?{row}.kept:mean|.2f}}", f"{{?{row}.mtf_10:mean|.2f}}", f"{{?{row}.mtf_30:mean|.2f}}",
-         f"{{?{row}.hu_off:mean|+.2f}}"),
-        (("smooth", "`--for-viewing`: nothing, below it either"), ("floor 0", "nothing"),
-         ("floor 0.2", "20 %"), ("default", "**40 % (default)**"), ("floor 0.6", "60 %"),
-         ("floor 0.8", "80 %")),
     )  # fmt: skip
 
 
@@ -322,35 +306,6 @@ def _means() -> Iterator[str]:
     figures = (("psnr", ".1f"), ("psnr_curve", ".1f"), ("ssim", ".2f"), ("lesions", ".2f"))
     for name, form in figures:
         yield f"{{{_ARM}.{name}:mean|{form}}} ({{{_ARM}.{name}:min|{form}}})"
-
-
-def learned() -> Table:
-    """Arms of low field that learn, beside the inversion, the least at the best curve first."""
-    arms = (
-        ("enhance", "`enhance`"), ("CUT", "CUT"), ("CycleGAN", "CycleGAN"),
-        ("inverted, distilled set", "inverted, measured beside a distilled set"),
-        ("inverted", "`enhance --scanner`"), ("paired U-Net", "U-Net with true pairs"),
-    )  # fmt: skip
-    entries = [("low field", *arm) for arm in arms]
-    share = f"{{?{_ARM}.inconsistent:mean * 100|.1f}}"
-    order = f"{_ARM}.psnr_curve:mean"
-    return Table((*_HEAD, "contradicted, %"), ("$2", *_means(), share), entries, order)
-
-
-def unpaired() -> Table:
-    """Trainings without pairs with more and more parts, beside the inversion."""
-    arms = ("inversion", "network", "+ code", "+ adversary", "+ content", "+ style")
-    base = "unpaired.rows[arm=$0]"
-    columns = [
-        f"{{{base}.{name}:mean|.2f}} ({{{base}.{name}:min|.2f}})" for name in ("psnr", "psnr_curve")
-    ]
-    figures = (
-        ("ssim", "", ".3f"), ("lesions_off", "", ".3f"), ("invented", "", ".0f"),
-        ("inconsistent", " * 100", ".2f"),
-    )  # fmt: skip
-    columns += [f"{{{base}.{name}:mean{factor}|{form}}}" for name, factor, form in figures]
-    head = ("", "PSNR", "best curve", "SSIM", "error of lesions", "invented", "contradicting, %")
-    return Table(head, ("$0", *columns), [(arm,) for arm in arms])
 
 
 #: Rows of `segmented`: what, selected rows, figure, goal of its mean; errors have one below 0.5.
@@ -663,8 +618,8 @@ def card() -> Table:
 TABLES: dict[str, Callable[[], Table]] = {
     table.__name__: table
     for table in (
-        offers, sequences, real, real_ct, given_back, enhancement, network, guided, lesions, slices,
-        inverted, learned, unpaired, segmented, volumes, reach, refused, gate, distilled, exact,
-        ratio, downstream, time, card,
+        offers, sequences, real, real_ct, enhancement, network, guided, lesions, slices,
+        inverted, segmented, volumes, reach, refused, gate, distilled, exact, ratio, downstream,
+        time, card,
     )
 }  # fmt: skip

@@ -5,6 +5,7 @@ import inspect
 import io
 import os
 import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +25,14 @@ PAGE = ROOT / "docs/slicer/console.md"
 BLOCK = re.compile(r"(<!-- not run: [^>]*-->\n)?```python\n(.*?)```", re.S)
 CONFIGS = (EnhanceConfig, CompressConfig, ExportOptions)
 #: Slices of the sample that the examples work on here: the way is the same, and it takes seconds.
+#: The model of the brain refuses fewer.
 SLAB = slice(76, 108)
 
 
 class PagesTest(MedEnhanceTestCase):
     def test_theConsolePageAndThatOfCommandsHaveEveryOption(self):
         named = set(re.findall(r"`(\w+)`", PAGE.read_text(encoding="utf-8")))
-        page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+        page = runpy.run_path(str(ROOT / "docs/commands.py"))["reference"]()
         named |= {name.replace("-", "_") for name in re.findall(r"`--([\w-]+)", page)}
         options = {name for each in CONFIGS for name in vars(each)["__dataclass_fields__"]}
         for method in ("enhance", "compress", "decompress", "save", "exportDicom"):
@@ -48,7 +50,7 @@ class PagesTest(MedEnhanceTestCase):
     def test_everyBlockOfTheConsolePageRuns(self):
         text = PAGE.read_text(encoding="utf-8")
         blocks = [match for match in BLOCK.finditer(text) if match[1] is None]
-        self.assertGreater(len(blocks), 6)
+        self.assertGreater(len(blocks), 4)
         names = {"slicer": slicer, "__name__": "__console__"}
         printed = io.StringIO()
         for block in blocks:
@@ -62,8 +64,8 @@ class PagesTest(MedEnhanceTestCase):
             self.addCleanup(Path(path).unlink)
             self.addCleanup(Path(f"{path}.json").unlink)
         self.assertIn("DERIVED: enhanced", MedEnhanceLib.load(names["saved"]).history[0])
-        self.assertLess(len(names["said"]), 60)
         said = printed.getvalue()
+        self.assertLess(len(set(re.findall(r"^\d\.\d .*$", said, re.M))), 60)
         for expected in ("segmentation →", "times smaller", "model | ", "done"):
             self.assertIn(expected, said)
         self.assertEqual(slicer.util.arrayFromVolume(names["slab"]).shape[0], 4)

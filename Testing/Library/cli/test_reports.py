@@ -93,7 +93,7 @@ def test_the_mean_shows_what_all_frames_lost(drawn: Any, head: Volume, tmp_path:
     page = page_of(tmp_path, before, after, results={"measured": {"noise": noise}})
     one, mean = drawn[3][2], drawn[5][2]
     assert set(np.unique(one)) == {15, 20} and set(np.unique(mean)) == {-5, 0}
-    sentence = "The mean of all frames changed by ±3.5 in tissue; noise alone leaves about ±7.8."
+    sentence = "The mean of all frames changed by ±3.5 in tissue; noise alone explains about ±7.8."
     assert sentence in page.partition("frames/mean.png")[2]
 
 

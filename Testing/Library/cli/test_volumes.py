@@ -185,7 +185,7 @@ def test_noise_is_measured_in_even_tissue_and_used(run: Callable, tmp_path: Path
     assert noise["verdict"] == "noisy"  # nothing was removed yet
     verdict, remedy = run("noise", path, "--region", "4:8,10:30,10:30").out.splitlines()
     assert verdict.startswith("Noise ±")
-    assert re.search(r"in the region, in the whole volume ±[\d.]+\.$", verdict)
+    assert re.search(r"in the region; in the whole volume it is ±[\d.]+\.$", verdict)
     assert "--noise" in remedy
     for wrong in ("6,20", "6,20,x", "6,20,96"):
         assert run("noise", path, "--at", wrong).status == 2

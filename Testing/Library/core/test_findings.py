@@ -50,8 +50,8 @@ _SURE = {"sigma": 19.49, "share_removed": 1.0, "changed": 18.3}
             _UNSURE | {"share_removed": 1.0, "share_given_back": 0.2, "changed": 1.0},
             1.0,
             "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); filtered: 80 % of ±1.1, because noise "
-            "and anatomy look alike and low frequencies stay, with small lesions in them, and 40 % "
-            "of the others",
+            "and anatomy look alike and small lesions lie in the low frequencies, which stay, as "
+            "do 40 % of the rest",
         ),
         (
             _SURE | {"reason": "it is not sure", "interval": [15.6, 40.4]},
@@ -91,10 +91,11 @@ def test_thin_slices_say_what_was_assumed_of_the_thick_ones() -> None:
     slices = {"before": 6, "after": 12, "spacing_before_mm": 3.0, "spacing_after_mm": 1.5}
     slices |= {"thickness_mm": 2.5, "profile": "box"}
     line = (
-        "slices restored: 6 of 3 mm became 12 of 1.5 mm, taken as 2.5 mm thick with a box profile"
+        "slices restored: 6 of 3 mm became 12 of 1.5 mm; the given slices were taken as 2.5 mm "
+        "thick, with a box profile"
     )
     assert _lines({"slices": slices}) == [line]
-    detail = "0 % of the network's detail, the rest is interpolation"
+    detail = "0 % of the network's detail was added; the rest is interpolation"
     assert _lines({"slices": slices}, 0.0) == [line, detail]
 
 
@@ -109,7 +110,7 @@ def test_at_strength_0_nothing_is_said_to_be_corrected() -> None:
     assert line.endswith("filtered: 0 %, because the strength is 0")
     half = _lines(measured, 0.5)
     assert "the guide changed the result by 0.20 SD of the noise" in half
-    assert "the mean of all frames changed by ±3 in tissue; noise alone leaves about ±1" in half
+    assert "the mean of all frames changed by ±3 in tissue; noise alone explains about ±1" in half
 
 
 def test_what_did_not_change_is_the_input_and_what_hardly_did_nearly() -> None:

@@ -101,7 +101,7 @@ def test_bias_that_stays_is_stated_and_goes_on_request() -> None:
     noisy = _series(weak, "diffusion")
     masked = noisy.with_voxels(noisy.voxels * (_RADIUS < 1))  # the background shows no noise
     inside, errors = _RADIUS < 0.8, []
-    for is_requested, said in ((False, "stays, 0.2"), (True, "on request, by 0.2")):
+    for is_requested, said in ((False, "it is at most 0.2"), (True, "on request, by 0.2")):
         result = me.enhance(masked, rician=is_requested, progress=False)
         errors.append((result.volume.voxels - np.stack(weak))[1:, inside].mean() / SIGMA)
         assert sum(said in line for line in result.findings) == 1

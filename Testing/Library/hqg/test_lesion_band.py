@@ -167,7 +167,7 @@ def test_a_result_says_how_much_stays_and_smooth_says_what_is_lost() -> None:
     default, smooth = _enhanced(), _enhanced(for_viewing=True)
     share = default.measured["noise"]["share_given_back"]
     assert 0.4 < share < 0.6 and "share_given_back" not in smooth.measured["noise"]
-    because = "because low frequencies stay, with small lesions in them, and 40 % of the others"
+    because = "because small lesions lie in the low frequencies, which stay, as do 40 % of the rest"
     text = f"filtered: {100 * (1 - share):.0f} %, {because}"
     assert text in default.findings[1] and "filtered: 100 %" in smooth.findings[1]
     assert text in default.volume.history[-1]

@@ -129,7 +129,7 @@ def test_of_a_series_a_region_is_measured_in_the_first_frame() -> None:
     measured = me.measure_noise(frames, at=(6, 24, 24), modality="MR", spacing=(1, 1, 2))
     assert measured.frame == 0
     assert measured.sigma == pytest.approx(20, rel=0.15)
-    assert "in the region of frame 0, in the whole volume ±" in measured.sentence
+    assert "in the region of frame 0; in the whole volume it is ±" in measured.sentence
 
 
 def test_spacings_that_a_file_and_a_call_round_differently_have_one_measurement() -> None:

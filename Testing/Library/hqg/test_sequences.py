@@ -192,7 +192,7 @@ def test_frames_without_tissue_stay_as_they_are() -> None:
     zeros, flat = (brain().with_voxels(np.full(brain().shape, v, "f4")) for v in (0, 50))
     mixed = enhance(sequence([zeros, *frames, flat, noise]), config(uncertainty=True))
     (warning,) = (each for each in mixed.warnings if each.code == "no-tissue")
-    said = "frame no. 0, 4 to 5 (counted from 0): no tissue, only one value or noise"
+    said = "frame no. 0, 4 to 5 (counted from 0) shows no tissue, only one value or noise"
     assert str(warning.message).endswith(said)
     result, uncertainty = mixed.volume.voxels, mixed.uncertainty.voxels
     assert np.array_equal(result[1:4], alone.volume.voxels)

@@ -148,7 +148,7 @@ def test_inversion_brings_a_scan_nearer_to_the_truth_and_says_so() -> None:
     verdicts = alone.findings[0], result.findings[0]
     noise, with_scanner = (float(re.findall(r"removed ±([\d.]+)", each)[0]) for each in verdicts)
     assert with_scanner == pytest.approx(noise, rel=0.1)
-    assert "; with the scanner inverted, tissue changed by ±" in verdicts[1]
+    assert "; the scanner was inverted, so tissue changed by ±" in verdicts[1]
     objects = objects_of(result)
     named = Derivation(action=objects.action, description=objects.options)
     assert named.series_text("T1") == "T1 MedEnhance scanner inverted"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
+import runpy
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -291,16 +290,12 @@ def test_averages_of_other_parameters_are_refused() -> None:
             act()
 
 
-PAGE = Path(__file__).resolve().parents[4] / "docs" / "gradient-gate.md"
+EXAMPLE = Path(__file__).resolve().parents[4] / "Testing/examples/gate.py"
 
 
-def test_the_pair_of_the_pages_example_learns() -> None:
+def test_the_pair_of_the_example_learns() -> None:
     """Noise of variance 0.09 is mostly gone, and spots are distinguished."""
-    names: dict[str, Any] = {}
-    text = PAGE.read_text(encoding="utf-8")
-    for match in re.finditer(r"```python\n(.*?)```", text, re.S):
-        line = text.count("\n", 0, match.start(1))
-        exec(compile("\n" * line + match.group(1), str(PAGE), "exec"), names)
+    names = runpy.run_path(str(EXAMPLE))
     torch.manual_seed(1)
     drawn = zip(*(names["draw_batch"]() for _ in range(8)), strict=True)
     noisy, clean, spot = map(torch.cat, drawn)
