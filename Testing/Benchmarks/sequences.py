@@ -18,6 +18,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib.util import find_spec
+from itertools import pairwise
 from operator import sub, truediv
 from typing import Any
 
@@ -133,11 +134,39 @@ def judged(series: Iterable[Callable[[], data.Series]]) -> Iterator[Row]:
             row: Row = {**scan.about, "arm": arm, "frames": len(frames), **facts}
             row["left"] = left(after) / left(before)
             if true:
+                row |= kept_by_fa(scan, true.fa, frames)
                 fit = data.tensors(frames[:, scan.tissue], gradients)
                 error = fit.fa - true.fa
                 row |= {"fa_error": rms(error), "fa_bias": error.mean(), "fa_spread": error.std()}
                 row["md_error"] = rms(fit.md - true.md) / float(np.median(true.md))
             yield row
+
+
+def kept_by_fa(scan: data.Series, fa: Floats, frames: Floats) -> dict[str, float]:
+    """Contrast between directions that a method keeps, from each FA of the reference on.
+
+    It is the covariance with that of the reference, as a share of what the scan as it is has.
+
+    Args:
+        scan: with a reference.
+        fa: of the reference, in tissue.
+        frames: that a method made of the scan.
+    """
+    turned = np.flatnonzero(~data.at_zero(scan.seen.gradients))
+
+    def contrast(images: Floats) -> Floats:
+        values = images[turned][:, scan.tissue].astype(np.float64)
+        return values - values.mean(axis=0)
+
+    before, after, other = map(contrast, (scan.seen.voxels, frames, scan.other))
+    kept = {}
+    for least, most in pairwise((0.0, 0.2, 0.4, 0.6, 1.1)):
+        where = (fa >= least) & (fa < most)
+        shared = [float((images * other)[:, where].sum()) for images in (after, before)]
+        if shared[1]:
+            name = f"contrast_from_fa_{least:.1f}".replace(".", "_")
+            kept[name] = shared[0] / shared[1]
+    return kept
 
 
 def beside_odd(make: Callable[[], data.Series], damage: str) -> Iterator[Row]:
