@@ -9,6 +9,7 @@ import importlib.util
 import os
 import sys
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -106,6 +107,17 @@ def registerMenu():
     plugin.setPythonSource(os.path.join(folder, "MedEnhanceSubjectHierarchyPlugin.py"))
 
 
+class _Pages(dict):
+    """Pages by name, each made when it is first asked for: all at once would take too long."""
+
+    def __init__(self, make):
+        self._make = make
+
+    def __missing__(self, name):
+        self[name] = self._make(name)
+        return self[name]
+
+
 class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The panel: messages, the volume, a page per task, and the job that runs."""
 
@@ -144,10 +156,9 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.layout.addWidget(self.uiWidget)
         self.volumeRow = VolumeRow(self.context, self.ui)
         self.jobBar = JobBar(self.context.runner, self.ui)
-        for name, title, module, className in self.PAGES:
-            panel = getattr(importlib.import_module(module), className)(self.context)
-            self.panels[name] = panel
-            self.ui.tabs.addTab(panel.widget, title)
+        for _name, title, *_rest in self.PAGES:
+            self.ui.tabs.addTab(qt.QWidget(), title)
+        self.panels = _Pages(self._makePage)
         self.ui.tabs.currentChanged.connect(self.onPageChanged)
         self.onPageChanged(self.ui.tabs.currentIndex)
         scene = slicer.mrmlScene
@@ -159,6 +170,19 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         )
         if self.parent.isEntered:  # a module that is reloaded while it is in front
             self.enter()
+
+    def _makePage(self, name):
+        """Make a page, in place of the empty one that stands for it."""
+        tabs, index = self.ui.tabs, [page[0] for page in self.PAGES].index(name)
+        _name, title, module, className = self.PAGES[index]
+        panel = getattr(importlib.import_module(module), className)(self.context)
+        empty, current, wasBlocked = tabs.widget(index), tabs.currentIndex, tabs.blockSignals(True)
+        tabs.insertTab(index, panel.widget, title)
+        tabs.removeTab(index + 1)
+        tabs.setCurrentIndex(current)
+        tabs.blockSignals(wasBlocked)
+        empty.deleteLater()
+        return panel
 
     def cleanup(self):
         self.removeObservers()
@@ -216,7 +240,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         state = State(node)
         self.context.setState(state)
-        if state.page in self.panels:
+        if any(state.page == name for name, *_rest in self.PAGES):
             self.showPage(state.page)
         else:
             state.page = self.pageName(self.ui.tabs.currentIndex)
@@ -242,7 +266,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onPageChanged(self, index):
         name = self.pageName(index)
-        self.jobBar.standOn(self.panels.get(name), name)
+        self.jobBar.standOn(self.panels[name], name)
         self.context.showMessageOf(name)
         if self.context.state is not None:
             self.context.state.page = name

@@ -9,7 +9,7 @@ frames, the volumes that show the current one are compared.
 
 import slicer
 
-from MedEnhanceNodes import results
+from MedEnhanceNodes import bridge, line_profile, results, spatial
 from MedEnhanceNodes.preview import (
     Showing,
     compositeOf,
@@ -29,22 +29,28 @@ _DIFFERENCE, _MAP_OPACITY = "difference", 0.6
 _LAYOUTS = {
     "sideBySide": "SlicerLayoutSideBySideView",
     "table": "SlicerLayoutFourUpTableView",
+    "surfaces": "SlicerLayoutFourUpView",
+    "profile": "SlicerLayoutFourUpPlotView",
+    "rendering": "SlicerLayoutDual3DView",
 }
+#: By mode: what makes the nodes that it needs, of an input and its result.
+_MAKERS = {"profile": line_profile.begin, "rendering": spatial.render}
 
 
 class Compare(Showing):
     """Comparison of a result, one at a time.
 
-    mode: "none", "single", "sideBySide", "fade" or "table". overlay: the role of the map
-    on top of the result, such as "difference", or None. isInput: whether the input stands in for
-    the result for a while. fading: 0 shows the input, 1 the result, in mode "fade", which has no
-    overlay. onEnded() is called when it ends because another volume was put into its views.
+    mode: "none", "single", "sideBySide", "fade", "table", "surfaces" (of segments), "profile"
+    (values along a line) or "rendering" (of volumes). overlay: the role of the map on top of the
+    result, such as "difference", or None. isInput: whether the input stands in for the result for a
+    while. fading: 0 shows the input, 1 the result, in mode "fade", which has no overlay. onEnded()
+    is called when it ends because another volume was put into its views.
     """
 
     def __init__(self, onEnded=lambda: None):
         super().__init__()
         self.mode, self.overlay, self.isInput, self.fading = "none", None, False, 0.5
-        self._outputID = None
+        self._outputID, self._made = None, []
         self._onEnded = onEnded
 
     @property
@@ -66,6 +72,7 @@ class Compare(Showing):
         self._followDisplay(source, shown)
         _arrange(mode, source, view)
         self._setLayers()
+        self._made = _MAKERS[mode](source, shown) if mode in _MAKERS else []
         self._watch(self._resultViews())
 
     def setOverlay(self, role):
@@ -91,6 +98,8 @@ class Compare(Showing):
         """
         if self.mode != "none":
             self._showLegend(False)
+            for node in filter(bridge.isInScene, self._made):
+                results.remove(node)
             self._restore(isMoved=self.mode in _LAYOUTS)
             for composite in map(nodeOf, self._layers) if keepsResult and not self.isInput else ():
                 if composite is not None and composite.GetBackgroundVolumeID() == self._sourceID:
@@ -100,7 +109,7 @@ class Compare(Showing):
     def forget(self):
         super().forget()
         self.mode, self.overlay, self.isInput = "none", None, False
-        self._outputID = None
+        self._outputID, self._made = None, []
 
     def _onOthersShown(self):
         self.leave()

@@ -7,7 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.io.formats import dialog_filter
-from MedEnhanceNodes import bridge, preview, results
+from MedEnhanceNodes import bridge, preview, results, spatial
 from MedEnhanceNodes.compare import Compare
 from MedEnhancePages import result_texts
 from MedEnhancePages.export_dicom import exportDicom
@@ -20,12 +20,13 @@ _MAPS = ("uncertainty", "noise")
 #: Entries of that menu, and those of them that follow from the segments.
 _SHOWN = {
     "segments": _("Segments"),
+    "surfaces": _("Segments in 3-D"),
     "editor": _("Open in Segment Editor"),
     "uncertainty": _("Uncertainty (for full strength)"),
     "noise": _("Noise map"),
     "table": _("Table of volumes"),
 }
-_OF_SEGMENTS = ("segments", "table")
+_OF_SEGMENTS = ("segments", "surfaces", "table")
 
 
 class ResultArea(Follower):
@@ -56,6 +57,7 @@ class ResultArea(Follower):
         self._menus = [qt.QMenu(button) for button in (ui.showButton, ui.saveButton)]
         for name, text, slot in (
             ("segments", _SHOWN["segments"], lambda isOn: self._onSegments(isOn)),
+            ("surfaces", _SHOWN["surfaces"], lambda isOn: self._onSurfaces(isOn)),
             ("editor", _SHOWN["editor"], self._onEditor),
             ("uncertainty", _SHOWN["uncertainty"], lambda isOn: self._onMap("uncertainty", isOn)),
             ("noise", _SHOWN["noise"], lambda isOn: self._onMap("noise", isOn)),
@@ -120,13 +122,17 @@ class ResultArea(Follower):
         }
         if not problem:
             modes["difference"] = _("Difference")
+        if not bridge.hasFrames(self.output):
+            modes |= {"profile": _("Line profile"), "rendering": _("Volume rendering")}
         fill(ui.compareComboBox, modes)
         mode = "difference" if compare.overlay == "difference" else compare.mode
+        mode = mode if mode in modes else "single"  # beside table or surfaces
         ui.compareComboBox.currentIndex = ui.compareComboBox.findData(mode)
         allow(ui.inputButton, "" if canCompare else problem)
         ui.inputButton.checked = compare.isInput
         allow(ui.compareComboBox, problem)  # the tool tip says what is not offered
-        ui.inputButton.enabled = ui.compareComboBox.enabled = canCompare
+        ui.compareComboBox.enabled = canCompare
+        ui.inputButton.enabled = canCompare and compare.mode != "rendering"  # which shows both
 
     def _showSliders(self):
         """Show frame and fading, and the strength of the voxels unless they get another."""
@@ -145,7 +151,7 @@ class ResultArea(Follower):
         ui, output, actions = self.ui, self.output, self.actions
         segmentation = results.linked(output, "segmentation")
         display = segmentation.GetDisplayNode() if segmentation is not None else None
-        for name in ("segments", "editor"):
+        for name in ("segments", "surfaces", "editor"):
             actions[name].visible = display is not None
         actions["segments"].checked = display is not None and bool(display.GetVisibility())
         actions["table"].visible = results.linked(output, "table") is not None
@@ -153,7 +159,8 @@ class ResultArea(Follower):
         text = _("{what} (for full strength)") if isOther else "{what}"
         for name in _OF_SEGMENTS:
             actions[name].text = text.format(what=_SHOWN[name])
-        actions["table"].checked = self.compare.mode == "table"
+        for name in ("surfaces", "table"):
+            actions[name].checked = self.compare.mode == name
         for role in _MAPS:
             actions[role].visible = canCompare and results.linked(output, role) is not None
             actions[role].checked = self.compare.overlay == role
@@ -275,6 +282,17 @@ class ResultArea(Follower):
     def _onSegments(self, isOn):
         segmentation = results.linked(self.output, "segmentation")
         segmentation.GetDisplayNode().SetVisibility(bool(isOn))
+        self.update()
+
+    @guarded
+    def _onSurfaces(self, isOn):
+        """Show the surfaces of the segments in the 3-D view, where they come one by one."""
+        self.compare.show(self.output, "surfaces" if isOn else "single")
+        if isOn:
+            node = results.linked(self.output, "segmentation")
+            steps, title = spatial.surfaceSteps(node), _("Surfaces of {name}")
+            title = title.format(name=node.GetName())
+            self.follow(self.context.runner.submit("", {}, title=title, before=lambda _job: steps))
         self.update()
 
     @guarded

@@ -1,6 +1,7 @@
 """The noise of the volume, measured while a user looks at it; or in a region that he marks."""
 
 import math
+import re
 
 import qt
 from slicer.i18n import tr as _
@@ -132,10 +133,12 @@ class NoiseArea:
             return
         self._odd, table.rowCount = rows, len(rows)
         for row, (frame, text) in enumerate(rows):
-            about = sentence(translated(Text.from_json(text)).partition(": ")[2])
+            # "frame 12, slice no. 3: stripes": the number stands in its own column.
+            about = sentence(re.sub(rf"^\D*{frame}\W+", "", translated(Text.from_json(text))))
             for column, cell in enumerate((str(frame), about)):
                 table.setItem(row, column, qt.QTableWidgetItem(cell))
         table.resizeColumnToContents(0)
+        table.resizeRowsToContents()
         height = sum(table.rowHeight(row) for row in range(min(len(rows), _ROWS)))
         table.setFixedHeight(height + table.horizontalHeader().sizeHint.height() + 4)
 

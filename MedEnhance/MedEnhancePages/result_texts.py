@@ -34,7 +34,7 @@ def noticeOf(output, isTableShown=False):
     warnings = provenance.warningsOf(output)
     limits = results.limitsOf(results.linked(output, "table")) if isTableShown else []
     known = "\n".join(message for _level, message, _hint in warnings)
-    limits = [limit for limit in limits if limit.rstrip(".") not in known]
+    limits = [limit for limit in limits if limit.rstrip(".")[1:] not in known]
     if not (warnings or limits):
         text = _("The original volume is not in the scene, so the result cannot be compared.")
         return "info", text if results.linked(output, "input") is None else "", ""

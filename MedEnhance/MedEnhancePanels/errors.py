@@ -4,6 +4,7 @@ import functools
 import traceback
 
 from slicer.i18n import tr as _
+from slicer.i18n import translate
 
 
 class PanelError(Exception):
@@ -50,16 +51,26 @@ class PanelError(Exception):
 
     @classmethod
     def fromLibrary(cls, message, hint, code, details=""):
-        """Convert a library error for Slicer's users: without command options."""
+        """Convert a library error for Slicer's users: without command options.
+
+        In another language its kind is said; the library's own words, in English, are details.
+        """
         from MedEnhanceLib.runtime.text import without_commands
+        from MedEnhanceLib.runtime.texts import TEMPLATES
 
         if code == "cancelled":
             return cls.cancelled()
+        error = cls(message, without_commands(hint), code, details)
+        if (kind := TEMPLATES.get(f"error-{code}", "")) != translate("MedEnhanceLib.texts", kind):
+            error.details = "\n".join(filter(None, [error.text, details]))
+            error.message, error.hint = translate("MedEnhanceLib.texts", kind), ""
         if code == "dependency" and hint.startswith("Install"):
-            hint = _("Pages offer to install it; scripts call installDependencies(confirm=True).")
+            error.hint = _(
+                "Pages offer to install it; scripts call installDependencies(confirm=True)."
+            )
         elif code == "dependency" and hint.startswith("Repair"):
-            hint = _("Press Repair packages… on the page Models.")
-        return cls(message, without_commands(hint), code, details)
+            error.hint = _("Press Repair packages… on the page Models.")
+        return error
 
     @classmethod
     def fromException(cls, exception):

@@ -14,8 +14,12 @@ _HERE = {"measure": _("to measure σ in even tissue: Measure in a region…, abo
 
 
 def translated(text):
-    """Write a Text of the library in the language of Slicer: its template is translated."""
-    return text.said(lambda key: _HERE.get(key) or translate("MedEnhanceLib.texts", TEMPLATES[key]))
+    """Write a Text of the library in the language of Slicer: its template is translated.
+
+    No line begins with a percent sign.
+    """
+    said = text.said(lambda key: _HERE.get(key) or translate("MedEnhanceLib.texts", TEMPLATES[key]))
+    return said.replace(" %", "\u00a0%")
 
 
 def translatedStage(stage):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib._version import __version__
+from MedEnhanceLib.runtime.text import sentence
 from MedEnhanceLib.runtime.texts import Text, text
 
 RESEARCH_ONLY = "Research software, not a medical device; not for diagnosis."
@@ -243,10 +244,11 @@ def caveats_of(results: Mapping[str, Any]) -> list[str]:
 
     results: the field of its manifest.
     """
-    warnings = str(results.get("segmentation_warning") or "").split("; ")
+    # What is in parentheses belongs together.
+    warnings = re.split(r"; (?![^()]*\))", str(results.get("segmentation_warning") or ""))
     limits = results.get("segmentation_limits")
     lines = [*filter(None, warnings), *(limits if isinstance(limits, (list, tuple)) else ())]
-    return [f"{str(line).rstrip('.')}." for line in lines]
+    return [sentence(str(line)) for line in lines]
 
 
 def uncertainty_in_words(facts: Mapping[str, Any], units: str = "") -> Text:

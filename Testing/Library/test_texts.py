@@ -21,7 +21,8 @@ def test_each_template_is_used_and_each_key_has_one() -> None:
     files = Path(MedEnhanceLib.__file__).parent.rglob("*.py")
     sources = "\n".join(path.read_text(encoding="utf-8") for path in files)
     named = set(re.findall(r'"([a-z][a-z_-]+)"', sources))
-    assert [key for key in TEMPLATES if key.removesuffix("-hint") not in named] == []
+    bare = {key: key.removeprefix("error-").removesuffix("-hint") for key in TEMPLATES}
+    assert [key for key, name in bare.items() if name not in named] == []
     made = set(re.findall(r'\b(?:text|Text|ModelWarning|frames_warning)\(\s*"([^"]+)"', sources))
     assert made <= TEMPLATES.keys()
 

@@ -22,12 +22,13 @@ class Journey:
     """The steps, in their order: each clicks, and returns what must come true.
 
     prepare(node): called with the sample once it is loaded; a test makes it small. longest: seconds
-    that a step may take.
+    that a step may take. clock: by which the time is taken in which Slicer does not answer. rows:
+    number, title, whether it was seen, seconds, and the longest time without an answer, of each.
     """
 
-    def __init__(self, folder, prepare=lambda node: None, longest=1800):
+    def __init__(self, folder, prepare=lambda node: None, longest=1800, clock=time.monotonic):
         self.folder, self._prepare, self._longest = Path(folder), prepare, longest
-        self.rows = []
+        self.rows, self._clock, self._answered, self._gap = [], clock, 0.0, 0.0
         self.folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -44,17 +45,29 @@ class Journey:
 
     def run(self):
         """Do all steps; returns whether all was seen."""
+        timer = qt.QTimer()
+        timer.setInterval(10)
+        timer.timeout.connect(self._answer)
+        timer.start()
         for number, (title, step) in enumerate(self.steps().items(), 1):
             began, error = time.monotonic(), ""
+            self._answered, self._gap = self._clock(), 0.0
             try:
                 self._wait(step())
             except Exception as exception:  # noqa: BLE001 - the next steps may work all the same
                 error = f"{type(exception).__name__}: {exception}"
+            self._answer()
             self._picture(f"{number:02d}")
-            seconds = f"{time.monotonic() - began:.1f}"
-            self.rows.append((number, title, "no: " + error if error else "yes", seconds))
+            seconds, gap = f"{time.monotonic() - began:.1f}", f"{self._gap:.2f}"
+            self.rows.append((number, title, "no: " + error if error else "yes", seconds, gap))
+        timer.stop()
         self._report()
         return all(row[2] == "yes" for row in self.rows)
+
+    def _answer(self):
+        """Note how long the event loop has not been here."""
+        now = self._clock()
+        self._gap, self._answered = max(self._gap, now - self._answered), now
 
     def steps(self):
         """Return the steps by their titles, which journey.md has."""
@@ -213,7 +226,8 @@ class Journey:
 
     def _report(self):
         versions = f"Slicer {slicer.app.applicationVersion}, {platform.platform()}"
-        lines = ["# Journey", "", versions, "", "| step | click | seen | s |", "|---|---|---|---|"]
+        lines = ["# Journey", "", versions, "", "| step | click | seen | s | longest freeze, s |"]
+        lines.append("|---|---|---|---|---|")
         lines += ["| " + " | ".join(map(str, row)) + " |" for row in self.rows]
         (self.folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

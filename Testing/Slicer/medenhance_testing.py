@@ -325,6 +325,7 @@ class MedEnhanceTestCase(unittest.TestCase):
         self.processEvents(20)
         panel.resize(400, height or panel.layout().totalHeightForWidth(400))
         self.processEvents(50)
+        self.assertEqual(panel.width, 400, "the panel needs more than it has")
         for edit in slicer.util.findChildren(panel, className="QLineEdit"):
             if self.scratch in edit.text:  # a folder that a user could have
                 edit.blockSignals(True)

@@ -234,6 +234,23 @@ class SliderTest(ViewTestCase):
         self.assertEqual(self.ui.strengthSlider.value, 0.25)
         self.assertIn("Strength 0.25", self.ui.factsLabel.text)
 
+    def test_aButtonAndTheKeyISwitchBetweenInputAndResultWhichStays(self):
+        button = self.ui.inputButton
+        self.assertEqual(button.shortcut, qt.QKeySequence("I"))
+        for shown in (self.source, self.output):
+            button.click()
+            self.assertIs(self.shown(), shown)
+            self.assertEqual(button.checked, shown is self.source)
+        for mode, isOffered in (("rendering", False), ("single", True)):
+            self.pick(self.ui.compareComboBox, mode)
+            self.assertEqual(button.enabled, isOffered, mode)
+        for leave in (lambda: self.widget.showPage("compress"), self.widget.exit):
+            leave()
+            self.assertIs(self.shown(), self.output, "the result stays")
+            self.widget.enter()
+            self.widget.showPage("enhance")
+            self.pick(self.ui.compareComboBox, "sideBySide")
+
     def test_aBlendThatFailsLeavesTheSliderAtTheStrengthOfTheVoxels(self):
         self.ui.strengthSlider.value = 0.5
         slicer.mrmlScene.RemoveNode(self.source)
@@ -261,26 +278,31 @@ class SliderTest(ViewTestCase):
         labels = self.results.makeSegmentation(image, self.source, label, "labels")
         table = self.results.makeTable([], self.source, "table")
         limits = {"segmentation_limits": ["Trained on few.", "Measure nothing."]}
-        limits["segmentation_warning"] = "Look; closely"  # is among the warnings
+        limits["segmentation_warning"] = "Look; closely (at 1; 2)"  # is among the warnings
         provenance.setManifest(table, {"results": limits})
-        provenance.setManifest(self.output, {"warnings": ["Look; closely", "Odd"]})
+        provenance.setManifest(self.output, {"warnings": ["Look; closely (at 1; 2)", "Odd"]})
         self.results.link(self.output, segmentation=labels, table=table)
         self.area.leave()
         actions = self.area.actions
         shown = [name for name, action in actions.items() if action.checkable and action.visible]
-        self.assertEqual(shown, ["segments", "table"])
+        self.assertEqual(shown, ["segments", "surfaces", "table"])
         self.assertTrue(actions["editor"].visible)
         layout, before = preview.layoutNode(), self.everything()
         for press, arrangement in (
+            (actions["surfaces"].trigger, layout.SlicerLayoutFourUpView),
             (actions["table"].trigger, layout.SlicerLayoutFourUpTableView),
             (lambda: self.area.choose("sideBySide"), layout.SlicerLayoutSideBySideView),
         ):
             press()
             self.wait()
             self.assertEqual(layout.GetViewArrangement(), arrangement)
+            self.assertIn(self.ui.compareComboBox.currentData, ("single", "sideBySide"))
             isTable = arrangement == layout.SlicerLayoutFourUpTableView
-            said = "Look; closely. And 1 more." + " Trained on few. Measure nothing." * isTable
+            said = "Look; closely (at 1; 2). And 1 more."
+            said += " Trained on few. Measure nothing." * isTable
             self.assertEqual(self.ui.warningLabel.text, said)
+        kind = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
+        self.assertTrue(labels.GetSegmentation().ContainsRepresentation(kind))
         self.widget.exit()
         self.assertEqual(self.everything(), before)
         self.area.showNew(self.output)  # as a run that ends while another module is open

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from medenhance_testing import ROOT, MedEnhanceTestCase, slow
 
-#: Opens the module in a host, begins a job, and quits some milliseconds after it has begun.
+#: Opens the module in a host, begins a job, and some milliseconds after it has begun quits, or
+#: reloads the module before that.
 _SLICER = """
 import sys
-root, quit_ms = sys.argv[1:]
+root, quit_ms, *reloads = sys.argv[1:]
 sys.path[:0] = [f"{root}/Testing", root]
 from SlicerHost import boot
 app = boot.start()
@@ -27,12 +28,17 @@ def report():
     if job.reached:
         print("running", job.worker.pid, runner.folder(), flush=True)
         watch.stop()
-        qt.QTimer.singleShot(int(quit_ms), app.quit)
+        qt.QTimer.singleShot(int(quit_ms), end)
+def end():
+    if reloads:
+        widget.onReload()
+        print(job.state, slicer.modules.MedEnhanceWidget.context.runner.jobs, flush=True)
+    app.quit()
 watch = qt.QTimer()
 watch.timeout.connect(report)
 watch.start(20)
 app.exec_()
-widget.cleanup()
+slicer.modules.MedEnhanceWidget.cleanup()
 """
 #: What the module does when it begins, in Slicer's temporary folder.
 _CLEAN = """
@@ -50,9 +56,9 @@ class ClosingTest(MedEnhanceTestCase):
         self.folder = Path(self.temporaryFolder())
         self.environment = os.environ | {"TMPDIR": str(self.folder), "PYTHONPATH": str(ROOT)}
 
-    def startSlicer(self, quitMs):
+    def startSlicer(self, quitMs, *reloads):
         """Start a Slicer with a running job; its process, the worker's number, its folder."""
-        command = [sys.executable, "-c", _SLICER, str(ROOT), str(quitMs)]
+        command = [sys.executable, "-c", _SLICER, str(ROOT), str(quitMs), *reloads]
         pipe = {"stdout": subprocess.PIPE, "text": True}
         slicer = self.enterContext(subprocess.Popen(command, env=self.environment, **pipe))
         self.addCleanup(slicer.kill)
@@ -77,6 +83,14 @@ class ClosingTest(MedEnhanceTestCase):
     @slow
     def test_inOrderTheWorkerEndsAndItsFilesGo(self):
         slicer, worker, _folder = self.startSlicer(100)
+        self.assertEqual(slicer.wait(30), 0)
+        self.waitUntilGone(worker)
+        self.assertEqual(self.left(), [])
+
+    @slow
+    def test_aReloadOfTheModuleEndsTheJobThatItsPagesWouldNotKnow(self):
+        slicer, worker, _folder = self.startSlicer(100, "reload")
+        self.assertIn("cancelled []", slicer.stdout.read())
         self.assertEqual(slicer.wait(30), 0)
         self.waitUntilGone(worker)
         self.assertEqual(self.left(), [])

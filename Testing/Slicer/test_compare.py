@@ -1,5 +1,7 @@
 """Comparing and previewing in the slice views: layers, planes, opacity, and all of it undone."""
 
+from unittest import mock
+
 import numpy as np
 import slicer
 import vtk
@@ -155,13 +157,51 @@ class CompareTest(ViewTestCase):
     def test_leavingRestoresEverything(self):
         self.view("Yellow").SetFieldOfView(111.0, 92.0, 1.0)
         before = self.everything()
-        for mode in ("single", "sideBySide", "fade", "table"):
+        for mode in ("single", "sideBySide", "fade", "table", "surfaces", "profile", "rendering"):
+            count = len(slicer.util.getNodesByClass("vtkMRMLDisplayableNode"))
             self.compare.show(self.output, mode)
             if mode != "fade":
                 self.compare.setOverlay("difference")
             self.assertNotEqual(self.everything(), before)
             self.compare.leave()
             self.assertEqual(self.everything(), before, mode)
+            self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLDisplayableNode")), count)
+
+    def test_aLineProfileHasTheValuesOfBothAndFollowsItsLine(self):
+        self.compare.show(self.output, "profile")
+        (line,) = slicer.util.getNodesByClass("vtkMRMLMarkupsLineNode")
+        (table,) = slicer.util.getNodesByClass("vtkMRMLTableNode")
+        for first, second in (((2, 9, 3), (17, 9, 3)), ((4, 4, 1), (4, 20, 6))):
+            for at, place in enumerate((first, second)):
+                world = (self.ijkToRas(self.source) @ (*place, 1))[:3]
+                line.SetNthControlPointPositionWorld(at, *world)
+            columns = [slicer.util.arrayFromTableColumn(table, name) for name in self.names(table)]
+            mm, before, after = columns
+            self.assertAlmostEqual(mm[-1], line.GetMeasurement("length").GetValue(), places=3)
+            voxels = slicer.util.arrayFromVolume(self.source)
+            ends = [voxels[k, j, i] for i, j, k in (first, second)]
+            np.testing.assert_allclose(before[[0, -1]], ends, atol=1e-3)
+            np.testing.assert_allclose(after - before, 20, atol=1e-3)
+        self.assertFalse(line.GetSaveWithScene() or table.GetSaveWithScene())
+
+    def names(self, table):
+        return [table.GetColumnName(at) for at in range(table.GetNumberOfColumns())]
+
+    def test_aRenderingShowsBothAlikeInAViewOfEachUntilItIsLeft(self):
+        manager = mock.patch.object(type(slicer.app), "layoutManager", mock.Mock())
+        with manager, mock.patch.object(slicer.util, "resetThreeDViews") as centered:
+            self.compare.show(self.output, "rendering")
+        centered.assert_called_once_with()
+        shown = slicer.util.getNodesByClass("vtkMRMLVolumeRenderingDisplayNode")
+        volumes = [each.GetVolumeNode() for each in shown]
+        self.assertEqual(volumes, [self.source, self.output])
+        views = [each.GetViewNodeIDs() for each in shown]
+        self.assertEqual([len(each) for each in views], [1, 1])
+        self.assertNotEqual(*views)
+        self.assertEqual(len({each.GetVolumePropertyNodeID() for each in shown}), 1)
+        self.assertTrue(all(each.GetVisibility() for each in shown))
+        self.compare.leave()
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLVolumeRenderingDisplayNode"), [])
 
     def test_mapsLieOnTopWithSlicersLegend(self):
         self.compare.show(self.output, "single")

@@ -8,11 +8,12 @@ import slicer
 from enhance_testing import EnhanceTestCase
 from medenhance_testing import slow
 
+from MedEnhanceLib import errors as library
 from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.runtime.texts import TEMPLATES, text
 from MedEnhanceNodes import provenance
 from MedEnhancePages import result_texts
-from MedEnhancePanels import messages
+from MedEnhancePanels import errors, messages
 
 
 class FactsTest(EnhanceTestCase):
@@ -85,7 +86,7 @@ class FactsTest(EnhanceTestCase):
         with mock.patch.object(messages, "translate", lambda _context, text: table.get(text, text)):
             lines = result_texts.findingsOf(output)
             warning = provenance.warningsOf(output)[0][1]
-        self.assertEqual(lines[0], "Entfernt ±10, etwa 15 % des Fehlers.")
+        self.assertEqual(lines[0], "Entfernt ±10, etwa 15\u00a0% des Fehlers.")
         self.assertIn("because es schwach ist", lines[1])
         self.assertEqual(warning, german["no-structure"])
 
@@ -94,7 +95,7 @@ class FactsTest(EnhanceTestCase):
         self.assertEqual(said, "to measure σ in even tissue: Measure in a region…, above Apply")
         self.assertLess(self.ui.regionButton.y, self.ui.applyButton.y)
 
-    def test_aMadeUpLanguageLeavesNoEnglishInVerdictFactsAndStages(self):
+    def test_aMadeUpLanguageLeavesNoEnglishInVerdictFactsStagesAndErrors(self):
         """Numbers, names and signs stay."""
 
         def madeUp(_context, text):
@@ -105,11 +106,20 @@ class FactsTest(EnhanceTestCase):
         measured = {"noise": noise | {"reason": reason}, "bias_field": {"corrected": True}}
         output = self.result(measured=measured, warnings=[ModelWarning("no-structure").to_json()])
         job = self.context.runner.submit("", {}, title="")
+        self.choose(self.results.linked(output, "input"))
         with mock.patch.object(messages, "translate", madeUp):
             lines = [*result_texts.findingsOf(output), *provenance.warningsOf(output)[0][1:]]
             fields = {"event": "progress", "fraction": 0.5, "stage": "removing noise"}
             self.context.runner._onFields(job, fields)
-        words = re.findall("[A-Za-z]+", " ".join([*lines, job.stage]))
+            self.panel.noise.take({"noise": noise | text("weak").to_json()})
+            lines += [job.stage, self.ui.verdictLabel.text]
+        with mock.patch.object(errors, "translate", madeUp):
+            kinds = {each.code for each in vars(library).values() if hasattr(each, "code")}
+            for kind in kinds - {"cancelled"}:
+                error = errors.PanelError.fromLibrary("scan.nii is damaged", "Copy it.", kind)
+                lines.append(error.text)
+                self.assertIn("scan.nii is damaged. Copy it", error.shown)
+        words = re.findall("[A-Za-z]+", " ".join(lines))
         self.assertGreater(len(words), 20)
         self.assertEqual(
             {word for word in words if set(word.lower()) != {"x"}}, {"HU", "SD"} & {*words}

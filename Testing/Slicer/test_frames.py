@@ -169,13 +169,15 @@ class FramesOnThePageTest(EnhanceTestCase):
         ui, node = self.ui, self.sequenceOf("frames", range(8), modality="MR")
         self.choose(node)
         self.assertTrue(ui.oddTable.isHidden())
-        odd = [text("odd_level", frame=2, amount=4), text("odd_position", frame=6, amount=3)]
+        odd = [text("odd_level", frame=2, amount=4)]
+        odd += [text("odd_lost", frame=6, slices="3 to 5", percent=40)]
         noise = {"sigma": 4.0, "is_certain": True, **text("noise", level="±4").to_json()}
         noise["odd_frames"] = [each.to_json() for each in odd]
         self.panel.noise.take({"noise": noise})
         self.assertFalse(ui.oddTable.isHidden())
         cells = [[ui.oddTable.item(row, at).text() for at in range(2)] for row in range(2)]
-        said = [["2", "4 times the level of the others."], ["6", "Moved by about 3 voxels."]]
+        said = [["2", "4 times the level of the others."]]
+        said += [["6", "Slice no. 3 to 5: signal lost (40\u00a0%)."]]
         self.assertEqual(cells, said)
         for row, frame in ((1, 6), (0, 2)):
             ui.oddTable.selectRow(row)

@@ -39,6 +39,15 @@ class ModuleTest(MedEnhanceTestCase):
             self.assertEqual(self.context.state.page, name)
         self.assertEqual(self.widget.ui.tabs.count, len(PAGES))
 
+    def test_aPageIsMadeWhenItIsFirstAskedFor(self):
+        self.reload("enhance")
+        self.assertEqual([*self.widget.panels], ["enhance"])
+        self.widget.showPage("models")
+        self.assertEqual([*self.widget.panels], ["enhance", "models"])
+        tabs = self.widget.ui.tabs
+        self.assertEqual(tabs.currentWidget(), self.widget.panels["models"].widget)
+        self.assertEqual(tabs.tabText(tabs.currentIndex), "Models")
+
     def test_theSelfTestOpensThePagesAloneWherePackagesAreMissing(self):
         absent = [library.Package("torch>=2.5", "torch", "enhancing", 4100, use="enhance")]
         self.widget.parent.exit()
@@ -165,7 +174,6 @@ class ModuleTest(MedEnhanceTestCase):
         slicer.util.reloadScriptedModule("MedEnhance")
         self.assertIsNotNone(slicer.util.getModuleWidget("MedEnhance").context.state)
 
-    @slow
     def test_everyPageFitsANarrowPanelAndEnhanceAScreenOf900Pixels(self):
         """With a message, all sections open, the font of a usual screen (9 pt) and a larger one."""
         # A fresh panel: Qt keeps the hints of sections whose content was wider before.

@@ -92,7 +92,7 @@ class VerdictTest(EnhanceTestCase):
         self.waitUntil(lambda: self.ui.verdictLabel.text.startswith("Noise ±"), 60)
         self.assertRegex(
             self.ui.verdictLabel.text,
-            r"SNR \d+: enhancing removes typically about \d+ % of the error",
+            r"SNR \d+: enhancing removes typically about \d+\s% of the error",
         )
         self.assertTrue(self.ui.regionButton.isHidden())
         self.ui.noiseSpinBox.value = 12.0

@@ -1,10 +1,13 @@
 """The nodes of a result: their voxels, looks, places, links; through a saved scene too."""
 
+import time
+
 import numpy as np
 import slicer
 from medenhance_testing import MedEnhanceTestCase, finished, slow
+from vtk.util.numpy_support import vtk_to_numpy
 
-from MedEnhanceNodes import bridge, provenance, results
+from MedEnhanceNodes import bridge, provenance, results, spatial
 
 LABELS = [
     {"value": 1, "name": "Fluid", "color": "#3b82c4"},
@@ -78,6 +81,45 @@ class ResultsTest(MedEnhanceTestCase):
         self.assertIs(
             node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()), self.source
         )
+
+    def test_surfacesAreSlicersOwnAndNoStepComputesThem(self):
+        """Time is that of this thread: what other programs take does not count."""
+        rng, shape = np.random.default_rng(0), (60, 90, 80)
+        coarse = rng.integers(0, 2, [size // 5 for size in shape])
+        voxels = np.kron(coarse, np.ones((5, 5, 5))).astype(np.uint8) * 7
+        source = slicer.util.addVolumeFromArray(voxels)
+        source.SetIJKToRASDirections([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
+        image = finished(self.bridge.readImage(voxels))
+        ours, slicers = (
+            self.results.makeSegmentation(image, source, LABELS[::-1], name) for name in "AB"
+        )
+        kind = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
+        began = time.thread_time()
+        slicers.GetSegmentation().CreateRepresentation(kind)
+        whole, longest = time.thread_time() - began, 0.0
+        steps, isDone = spatial.surfaceSteps(ours), False
+        while not isDone:
+            began = time.thread_time()
+            isDone = next(steps, steps) is steps
+            longest = max(longest, time.thread_time() - began)
+        self.assertLess(longest, whole / 4)
+        points, triangles = zip(
+            *(self.surface(each, kind) for each in (ours, slicers)), strict=True
+        )
+        np.testing.assert_allclose(*points, atol=1e-3)
+        np.testing.assert_array_equal(*triangles)
+        self.assertTrue(ours.GetDisplayNode().GetVisibility3D())
+        self.assertEqual(list(spatial.surfaceSteps(ours)), [])
+        edited = self.results.makeSegmentation(image, source, LABELS[1:], "C").GetSegmentation()
+        for _step in spatial.surfaceSteps(slicer.util.getNode("C")):
+            edited.GetNthSegment(0).GetRepresentation("Binary labelmap").Modified()
+        self.assertFalse(edited.ContainsRepresentation(kind), "what was edited has another surface")
+
+    def surface(self, node, kind):
+        """The points and the triangles of the first segment; the other one is empty."""
+        surface = node.GetSegmentation().GetNthSegment(0).GetRepresentation(kind)
+        arrays = surface.GetPoints().GetData(), surface.GetPolys().GetConnectivityArray()
+        return [vtk_to_numpy(each) for each in arrays]
 
     def test_theTableHasARowForEachStructure(self):
         sizes = (("Fluid", 12, 0.024), ("White matter", 3_000_000_000, 6.0))

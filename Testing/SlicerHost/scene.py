@@ -9,6 +9,7 @@ from SlicerHost.standins import make
 LOGICS = {
     "Colors": "vtkSlicerColorLogic",
     "Markups": "vtkSlicerMarkupsLogic",
+    "Plots": "vtkSlicerPlotsLogic",
     "Segmentations": "vtkSlicerSegmentationsModuleLogic",
     "Sequences": "vtkSlicerSequencesLogic",
     "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
@@ -16,6 +17,7 @@ LOGICS = {
     "Terminologies": "vtkSlicerTerminologiesModuleLogic",
     "Transforms": "vtkSlicerTransformLogic",
     "Units": "vtkSlicerUnitsLogic",
+    "VolumeRendering": "vtkSlicerVolumeRenderingLogic",
     "Volumes": "vtkSlicerVolumesLogic",
 }
 #: Node classes that the subject hierarchy has plugins for.
@@ -46,6 +48,7 @@ def start(app):
         module_logic.SetMRMLApplicationLogic(logic)
         module_logic.SetMRMLScene(scene)
         add_module(make("qSlicerAbstractCoreModule")(), name, module_logic)
+    _start_presets(app)
     _start_colors(scene)
     _start_slices(app, scene)
     scene.AddObserver(scene.NodeAddedEvent, _add_to_hierarchy)
@@ -60,11 +63,26 @@ def add_module(module, name, logic):
     setattr(slicer.moduleNames, name, name)
 
 
+def _start_presets(app):
+    """Give the volume rendering its presets, without which it crashes: Slicer reads a file."""
+    presets = slicer.vtkMRMLScene()
+    presets.RegisterNodeClass(slicer.vtkMRMLVolumePropertyNode())
+    for name in ("CT-AAA", "CT-Chest-Contrast-Enhanced", "MR-Default", "US-Fetal"):
+        presets.AddNewNodeByClass("vtkMRMLVolumePropertyNode", name)
+    presets.SetURL(f"{app.temporaryPath}/presets.xml")
+    presets.Commit()
+    slicer.modules.volumerendering.logic().SetModuleShareDirectory(app.temporaryPath)
+
+
 def _start_colors(scene):
-    """Tables that Slicer reads from files, which slicer-core has not: other blues to reds."""
+    """Tables that Slicer reads from files, which slicer-core has not: blue, white, red."""
     for name in ("FileDivergingBlueRed.txt", "FileViridis.txt"):
         node = slicer.vtkMRMLColorTableNode()
-        node.SetTypeToReverseRainbow()
+        node.SetTypeToUser()
+        node.SetNumberOfColors(256)
+        for at in range(256):
+            red, blue = min(1.0, at / 127), min(1.0, (255 - at) / 127)
+            node.SetColor(at, str(at), red, min(red, blue), blue, 1.0)
         node.SetSingletonTag(name)  # of which the scene makes its ID
         node.SetHideFromEditors(True)
         node.SetSaveWithScene(False)

@@ -39,6 +39,9 @@ class ScriptedLoadableModuleWidget:
         folder = os.path.dirname(slicer.util.modulePath(self.moduleName))
         return os.path.join(folder, "Resources", filename)
 
+    def onReload(self):
+        slicer.util.reloadScriptedModule(self.moduleName)
+
     def cleanup(self):
         """Called before the module goes; for derived classes."""
 
