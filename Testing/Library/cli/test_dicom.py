@@ -100,7 +100,9 @@ class TestSeveralSeries:
             header = dcmread(path)
             header.SeriesDescription = f"a_long_word{'_' * 53}"
             header.save_as(path)
-        assert run("convert", mr, tmp_path / "derived", "--dicom").status == 0
+        ran = run("convert", mr, tmp_path / "derived", "--dicom")
+        assert ran.status == 0
+        assert f"manifest: {tmp_path / 'derived.json'}" in ran.out
         (tmp_path / "derived").rename(mr / "derived")
         lines = run("inspect", mr).out.splitlines()
         assert "a_long_word…____________ " in lines[2]
