@@ -132,21 +132,23 @@ class _Names:
 
     def path_of(self, item: Item, relative: Path, suffix: str) -> Path:
         """Return the path of an item's result below the folder of all; suffix: of a series."""
-        result = result_path(relative, self._ending, suffix)
-        if not item.series:
-            return result
-        folder = Path(item.output, result).parent
-        place, source = (source_seen_from(folder, name) for name in (item.source, item.name))
         alone = result_path(relative, self._ending)
+        if not item.series:
+            return alone
+        folder = Path(item.output, alone).parent
+        place, source = (source_seen_from(folder, name) for name in (item.source, item.name))
         ending = io.ending_of(alone) if self._ending != "" else ""
         stem = re.escape(alone.name.removesuffix(ending))
         for name in reversed(self._of.get(source, [])):
             if re.fullmatch(f"{stem}(-[A-Za-z0-9-]+)?{re.escape(ending)}", name):
-                return result.with_name(name)
-        near = (names for other, names in self._of.items() if other.startswith(place))
-        if any(result.name in names for names in near):  # another series has the name
-            return result_path(relative, self._ending, f"{suffix}-{_hash_of(item.series)}")
-        return result
+                return alone.with_name(name)
+        of_others = {
+            n for other, names in self._of.items() if other.startswith(place) for n in names
+        }
+        suffixes = [suffix] if item.number else ["", suffix]
+        paths = (result_path(relative, self._ending, text) for text in suffixes)
+        with_hash = result_path(relative, self._ending, f"{suffix}-{_hash_of(item.series)}")
+        return next((path for path in paths if path.name not in of_others), with_hash)
 
 
 def _hash_of(series: str) -> str:
@@ -351,7 +353,7 @@ def _with_series(volume: _Volume, out: str, rest: _Rest) -> Iterator[tuple[Item,
             item = _with_files(Item(source, out, key, "; ".join(choice.left_out)), choice)
             suffix = suffixes.get(key) or f"{_suffix(choice.row)}-{_hash_of(key)}"
             item = item if are_several else replace(item, number=0)
-            yield item, relative, suffix if are_several else ""
+            yield item, relative, suffix
         else:
             yield Item(source, out), relative, ""
 

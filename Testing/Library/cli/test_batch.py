@@ -813,6 +813,14 @@ class TestFlatFolder:
             path.unlink()
         ran = run(*enhance(out, archive), "--json").json  # a single one is left
         assert (ran["total"], ran["already_done"]) == (1, 1)
+        shutil.rmtree(archive)
+        for number in (4, 5):  # the first takes the place of another
+            uid = f"1.2.3.9{number}"
+            make_series((2, 8, 9), folder=archive, uid=uid, number=number, prefix=uid)
+            ran = run(*enhance(out, archive), "--json").json
+            assert (ran["total"], ran["done"]) == (number - 3, number - 3)
+        assert len([*out.glob("ARCHIVE-CT-4-????????.nii.gz")]) == 2
+        assert (out / "ARCHIVE-CT-5.nii.gz").exists()
 
     def test_an_option_that_lets_one_series_in_does_not_repeat_the_others(
         self, run: Callable, archive: Path, tmp_path: Path, make_series: Callable
