@@ -103,7 +103,13 @@ class Item:
 
 
 def label_of(name: str, series: str = "", number: int = 0) -> str:
-    """Return the short name of a volume; name, series, number: as in its row."""
+    """Return the short name of a volume.
+
+    Args:
+        name: its source, as in its row.
+        series: as of an Item.
+        number: of the series in the list of its folder; 0 for the only one.
+    """
     place = Path(name.removesuffix(f" (series {series})")).name
     part = series.partition("/")[2]
     return place + (f", series {number}" if number else "") + (f" ({part})" if part else "")
