@@ -130,11 +130,13 @@ class _Names:
         self._ending, self._earlier = ending, earlier
 
     @cached_property
-    def _of(self) -> dict[str, list[str]]:
-        names = defaultdict[str, list[str]](list)
+    def _known(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """The names of each source, and the sources of each name; read for DICOM alone."""
+        names, sources = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
         for source, name in self._earlier():
             names[source].append(name)
-        return names
+            sources[name].append(source)
+        return names, sources
 
     def path_of(self, item: Item, relative: Path, suffix: str) -> Path:
         """Return the path of an item's result below the folder of all; suffix: of a series."""
@@ -145,16 +147,15 @@ class _Names:
         place, source = (source_seen_from(folder, name) for name in (item.source, item.name))
         ending = io.ending_of(alone) if self._ending != "" else ""
         stem = re.escape(alone.name.removesuffix(ending))
-        for name in reversed(self._of.get(source, [])):
+        names, sources = self._known
+        for name in reversed(names.get(source, [])):
             if re.fullmatch(f"{stem}(-[A-Za-z0-9-]+)?{re.escape(ending)}", name):
                 return alone.with_name(name)
-        of_others = {
-            n for other, names in self._of.items() if other.startswith(place) for n in names
-        }
-        suffixes = [suffix] if item.number else ["", suffix]
-        paths = (result_path(relative, self._ending, text) for text in suffixes)
-        with_hash = result_path(relative, self._ending, f"{suffix}-{_hash_of(item.series)}")
-        return next((path for path in paths if path.name not in of_others), with_hash)
+        for text in [suffix] if item.number else ["", suffix]:
+            path = result_path(relative, self._ending, text)
+            if not any(other.startswith(place) for other in sources.get(path.name, ())):
+                return path
+        return result_path(relative, self._ending, f"{suffix}-{_hash_of(item.series)}")
 
 
 def _hash_of(series: str) -> str:
@@ -356,7 +357,7 @@ def _with_series(volume: _Volume, out: str, rest: _Rest) -> Iterator[tuple[Item,
             name = relative / f"{file.relative_to(folder)}{_DICOM}"
             yield Item(str(file), out), name, ""
         elif choice.row.uid:
-            item = _with_files(Item(source, out, key, "; ".join(choice.left_out)), choice)
+            item = _listed_as(Item(source, out, key, "; ".join(choice.left_out)), choice)
             suffix = suffixes.get(key) or f"{_suffix(choice.row)}-{_hash_of(key)}"
             item = item if are_several else replace(item, number=0)
             yield item, relative, suffix
@@ -364,7 +365,7 @@ def _with_series(volume: _Volume, out: str, rest: _Rest) -> Iterator[tuple[Item,
             yield Item(source, out), relative, ""
 
 
-def _with_files(item: Item, choice: Choice) -> Item:
+def _listed_as(item: Item, choice: Choice) -> Item:
     files = tuple(sorted(map(str, choice.members)))
     return replace(item, number=choice.row.number, files=files)
 
@@ -376,7 +377,7 @@ def with_files(items: Sequence[Item]) -> list[Item]:
         with suppress(MedEnhanceError):  # the job reports it
             listed[source] = {each.row.key: each for each in choices(Path(source), Monitor())}
     choices_of = ((item, listed.get(item.source, {}).get(item.series)) for item in items)
-    return [_with_files(item, choice) if choice else item for item, choice in choices_of]
+    return [_listed_as(item, choice) if choice else item for item, choice in choices_of]
 
 
 def result_path(relative: Path, ending: str | None, suffix: str = "") -> Path:
