@@ -101,6 +101,8 @@ def job_lines(fields: Mapping[str, Any]) -> list[str]:
         count = f"{row['files']} file{'' if row['files'] == 1 else 's'}"
         object_text = f"{row['role']}: {row['modality']} {row['description']!r}"
         lines.append(f"  {object_text}, {count}, {row['series_uid']}")
+    if fields.get("objects"):  # beside a folder nobody looks for it
+        lines.append(f"  manifest: {fields['manifest']}")
     if labels := fields.get("table"):
         heads = {"label": "label", "voxels": "voxels", "volume_ml": "ml"}
         more = {"low_ml": "from", "high_ml": "to", "quality": "expected Dice"}

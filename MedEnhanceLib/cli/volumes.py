@@ -113,16 +113,26 @@ def _add_place(parser: Parser) -> None:
 
 def _series_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return a line per series, with patient and study if they differ, and the unreadable ones."""
-    names = ["modality", "description", "size", "date", "files"]
+    names = ["modality", "series_number", "description", "size", "date", "files"]
     names += [name for name in ("patient", "study") if len({row[name] for row in rows}) > 1]
-    heads = {"number": "series", **{name: name for name in names}}
+    heads = {"number": "series", **{name: name for name in names}, "series_number": "number"}
     lines = []
     for row in rows:
         row = {**row, "description": f"{row['description']} {row['part']}"}
         cells = {name: _shortened(" ".join(str(row[name]).split())) for name in names}
         lines.append({"number": str(row["number"]), **cells})
     faults = [f"series {r['number']} is not read: {r['reason']}" for r in rows if not r["readable"]]
+    faults += [_refusal(row) for row in rows if row["readable"] and row["quantity"]]
     return "\n".join([table(lines, heads, left_aligned=len(heads)), "", *faults])
+
+
+def _refusal(row: Mapping[str, Any]) -> str:
+    """Say that a readable series holds no intensities."""
+    from MedEnhanceLib.core.quantity import UNFIT
+
+    unless = "" if row["quantity"] in UNFIT else " without --as-intensity"
+    what = f"series {row['number']} is {row['quantity']}, not intensities"
+    return f"{what}: enhance refuses it{unless}"
 
 
 def _shortened(text: str) -> str:
