@@ -109,7 +109,7 @@ def beside_reference(
         reference: on the same grid.
         titles: of the four.
         window: lowest and highest intensity shown; None: by `before`.
-        frame: of sequences, from 0; None: the first one that is not constant.
+        frame: of sequences, from 0; None: as `shown_frame` chooses.
     """
     from MedEnhanceLib.report.figures import Pane, comparison
 
@@ -154,7 +154,10 @@ def check_second(volume: Volume, second: Volume) -> None:
             f"{name}: {frames} frames, and the volume has {len(volume.frames())}",
             "Give the same frames, measured again.",
         )
-    if any(np.array_equal(frame.voxels, volume.frame(0).voxels) for frame in second.frames()):
+    # Empty frames are alike in any two measurements, as are sides of an image in other axes.
+    shown = (frame.voxels for frame in volume.frames() if np.ptp(frame.voxels))
+    first = next(shown, volume.frame(0).voxels)
+    if any(np.array_equal(frame.voxels, first) for frame in second.frames()):
         raise InputError(
             f"{name}: the same voxels as the volume, not a second measurement",
             "Give another scan of the same, made in the same way.",

@@ -19,7 +19,7 @@ from MedEnhanceLib.core.findings import describe, verdict_on
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, caveats_of, uncertainty_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import atomic_folder, atomic_write, make_folder
-from MedEnhanceLib.report.figures import Picture
+from MedEnhanceLib.report.figures import Picture, shown_frame
 from MedEnhanceLib.report.frame_pictures import draw_sequence
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.text import cell_text, sentence
@@ -60,7 +60,6 @@ def enhancement_report(
     comparisons: Sequence[Table] = (),
     reference: str = "",
     beside_reference: Picture | None = None,
-    shown: str = "the first that is not constant",
     overwrite: bool = False,
 ) -> Path:
     """Write index.html and comparison.png; of a sequence, more pictures into the folder frames.
@@ -70,14 +69,13 @@ def enhancement_report(
         name: of the input, as the page calls it.
         volume: before enhancement.
         enhanced: after enhancement, on the same grid.
-        picture: the comparison.
+        picture: the comparison, of a sequence in the frame that `shown_frame` returns.
         manifest: as `make_manifest` returns it.
         table: a row per label, {"label", "voxels", "volume_ml"}, and "quality" if the model
             estimates it.
         comparisons: further tables, above that of the labels.
         reference: what the result is compared with, in a sentence; "" for no reference.
         beside_reference: the result beside it, which becomes reference.png.
-        shown: which frame of a sequence the first picture shows, after "One of 16 frames is shown".
         overwrite: whether files may be replaced.
     Returns the page.
     Raises OutputError: a file exists and may not be replaced, or cannot be written.
@@ -119,7 +117,7 @@ def enhancement_report(
         tables=[*comparisons, *([Table("Segmentation", heads, table, note)] if table else [])],
         reference=reference,
         beside_reference=beside_reference,
-        shown=shown,
+        shown=shown_frame(volume)[1],
         warnings=[
             f"{warning.rstrip('.')}." for warning in manifest["warnings"] if warning not in beneath
         ],
