@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from MedEnhanceLib.runtime.text import cell_text, size_text
+from MedEnhanceLib.runtime.text import cell_text, grid_text, size_text
 
 
 def columns(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left_aligned: int = 1) -> str:
@@ -111,7 +111,7 @@ def job_lines(fields: Mapping[str, Any]) -> list[str]:
         interval = "From … to: a second reader's volume, not that of another scan or sequence."
         lines += ["", table(labels, heads), *[interval][: "low_ml" in heads], *limits]
     if "shape" in fields:
-        lines.append(f"shape {inline(fields['shape'])}, {fields['dtype']}")
+        lines.append(f"{grid_text(fields['shape'])}, {fields['dtype']}")
     return lines
 
 

@@ -23,7 +23,7 @@ from MedEnhanceLib.core.manifest import ENHANCED
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.describe import refuse_not_finite
-from MedEnhanceLib.runtime.text import sentence
+from MedEnhanceLib.runtime.text import sentence, sides_text
 from MedEnhanceLib.runtime.texts import Text, text
 
 if TYPE_CHECKING:
@@ -144,8 +144,9 @@ def check_second(volume: Volume, second: Volume) -> None:
         volume.geometry, _SAME_PLACE, shape=volume.shape
     ):
         raise InputError(
-            f"{name}: its grid is not that of the volume (shapes {second.shape[-3:]} and "
-            f"{volume.shape[-3:]}, or another spacing, origin or direction)",
+            f"{name}: its grid is not that of the volume ({sides_text(second.shape)} and "
+            f"{sides_text(volume.shape)} columns × rows × slices, or another spacing, origin or "
+            "direction)",
             "Give a second scan with the same protocol and position. One that was resampled has "
             "less noise, and errors by interpolation.",
         )

@@ -22,7 +22,7 @@ from MedEnhanceLib.io.atomic import atomic_folder, atomic_write, make_folder
 from MedEnhanceLib.report.figures import Picture, shown_frame
 from MedEnhanceLib.report.frame_pictures import draw_sequence
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.text import cell_text, sentence
+from MedEnhanceLib.runtime.text import cell_text, grid_text, sentence
 
 _HEADS = {
     "label": "Label",
@@ -163,6 +163,7 @@ def template(jinja2: Any, name: str) -> Any:
     )
     environment.filters["cell"] = cell_text
     environment.filters["sentence"] = sentence
+    environment.filters["grid"] = grid_text
     environment.filters["json"] = lambda value: json.dumps(
         value, indent=2, ensure_ascii=False, default=str
     )
