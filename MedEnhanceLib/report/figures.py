@@ -44,6 +44,8 @@ _SQUARE, _SLICES = 4, 24
 #: images, such as ±1 by rounding, is not drawn as a strong change.
 _LEAST_CHANGE = 0.01
 _LETTER = "#ffd666"
+#: Opacity of the tint of labels: it shows which area is whose, and the image through it.
+_TINT = 0.3
 #: Most voxel indices that are marked along a side.
 _TICKS = 5
 #: Widths and heights in inches: of a column, the row names, title and color bar, a color bar.
@@ -424,9 +426,19 @@ def _ticks_of(name: str, indices: range, mm: float) -> tuple[list[float], list[s
 
 
 def _draw_contours(axes: Any, plane: Plane, colors: Mapping[int, Any]) -> None:
-    """Draw light lines with a dark edge, which keeps them visible on light tissue."""
+    """Draw light lines with a dark edge, which keeps them visible on light tissue.
+
+    Of several labels the areas are tinted too: of two neighbors, the line of one hides the other.
+    """
     effects = require("matplotlib.patheffects", purpose=_PURPOSE)
     rows, columns = plane.pixels.shape
+    if len(colors) > 1:
+        to_rgba = require("matplotlib.colors", purpose=_PURPOSE).to_rgba
+        tints = np.zeros((256, 4), np.float32)
+        for value, color in colors.items():
+            tints[value] = to_rgba(color, _TINT)
+        height, width = plane.size_mm
+        axes.imshow(tints[plane.pixels], extent=(0, width, height, 0), interpolation="nearest")
     # A frame of zeros closes the contours of labels that touch the edge.
     labels = np.pad(plane.pixels, 1)
     x = (np.arange(columns + 2) - 0.5) * plane.spacing_mm[1]
