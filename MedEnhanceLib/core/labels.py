@@ -13,6 +13,8 @@ from MedEnhanceLib.core.arrays import Bytes, Ints
 from MedEnhanceLib.core.options import About, Options, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.runtime.text import sentence
+from MedEnhanceLib.runtime.texts import text
 
 #: An image's file, the image, and its label indices, or what a task knows its places by, [K, J, I];
 #: 0: background.
@@ -111,6 +113,17 @@ class Segmentation:
     def __repr__(self) -> str:
         names = ", ".join(label.name for label in self.labels)
         return f"<Segmentation by {self.model['name']} in {self.seconds:.1f} s: {names}>"
+
+
+def interval_notes(table: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say what the intervals of a table of structures mean, and which structures have none."""
+    missing = [row["label"] for row in table if "low_ml" not in row]
+    if len(missing) == len(table):
+        return []
+    notes = [text("interval_meaning")]
+    if missing:
+        notes.append(text("interval_missing", names=", ".join(missing)))
+    return [sentence(str(note)) for note in notes]
 
 
 def volume_rows(

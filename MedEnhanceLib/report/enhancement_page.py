@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from MedEnhanceLib.core.findings import describe, verdict_on
+from MedEnhanceLib.core.labels import interval_notes
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, caveats_of, uncertainty_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import atomic_folder, atomic_write, make_folder
@@ -91,7 +92,7 @@ def enhancement_report(
     lines = {line.key: str(line.given(command=f"medenhance noise {quote(name)}")) for line in found}
     verdict = lines.pop(found[0].key) if verdict_on(measured, strength) else ""
     uncertainty = results.get("uncertainty")
-    note = " ".join(caveats_of(results))
+    note = " ".join([*interval_notes(table), *caveats_of(results)])
     heads = {name: head for name, head in _HEADS.items() if any(name in row for row in table)}
     beneath = str(results.get("segmentation_warning", "")) if table else ""
     text = template(jinja2, "page.html").render(

@@ -438,8 +438,7 @@ class SegmentParams(DicomParams, VolumeParams):
     )
     picture: str | None = option(
         None,
-        help="write a picture (PNG): the volume without and with outlines of its labels, in three "
-        "planes",
+        help="write a picture (PNG): the volume without and with its labels, in three planes",
         metavar="FILE",
         place="table",
     )
