@@ -14,7 +14,9 @@ from MedEnhanceLib.runtime.text import loss_text
 
 
 def _compress_lines(fields: dict[str, Any]) -> list[str]:
-    from MedEnhanceLib.unicompress.blocks import damage_text  # imports numpy, which is slow for help
+    from MedEnhanceLib.unicompress.blocks import (
+        damage_text,  # imports numpy, which is slow for help
+    )
 
     checked = "read back and verified" if fields["verified"] else "not verified"
     loss = damage_text(fields["largest_loss"])

@@ -61,7 +61,9 @@ def _inspect(args: argparse.Namespace) -> int:
         return int(args.console.report({"series": rows}, f"{_series_table(rows)}\n{hint}"))
     check = fields["card"].get("check")
     fault = None if check is None or check["intact"] else _damage(args.input, fields["card"])
-    return int(args.console.report(fields, _card_text(fields["card"], args.console.warnings), fault))
+    return int(
+        args.console.report(fields, _card_text(fields["card"], args.console.warnings), fault)
+    )
 
 
 def _noise_params(args: argparse.Namespace) -> dict[str, Any]:
@@ -196,8 +198,7 @@ def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
         "mode": inline(card["target"]) if card["target"] else card["mode"],
         "measured": inline(card["measured"]),
         "blocks": f"{', '.join(f'{count} {kind}' for kind, count in card['blocks'].items())}; each "
-        f"about {grid_text(card['block_shape'])}"
-        + (f"; {loss}" if loss else ""),
+        f"about {grid_text(card['block_shape'])}" + (f"; {loss}" if loss else ""),
         "models": "\n".join(models) or "none",
         "made by": card["encoder"],
         "to decode": f"missing: {missing}" if missing else "every package and model is here",

@@ -51,7 +51,9 @@ def test_card_of_a_container_states_its_compression_mode(run: Callable, packed: 
     assert ran.status == 0
     assert "lossless" in ran.out
     assert "times smaller" in ran.out
-    assert "; each about 36 × 40 × 12 (columns × rows × slices)" in ran.out  # what reading a part reads
+    assert (
+        "; each about 36 × 40 × 12 (columns × rows × slices)" in ran.out
+    )  # what reading a part reads
     assert run("inspect", packed, "--json").json["card"]["mode"] == "lossless"
 
 

@@ -116,8 +116,10 @@ def test_arrays_of_nibabel_are_compared_in_their_axes() -> None:
 
 
 def test_arrays_whose_axes_are_not_stated_are_not_taken_for_the_scan_itself() -> None:
-    series = [np.pad(volume.voxels.T, ((3, 3), (0, 0), (0, 0), (0, 0))) for volume in _measured((6,))]
-    assert me.compare(*series, affine=np.eye(4), modality="MR").table  # columns as frames, warned of
+    border = ((3, 3), (0, 0), (0, 0), (0, 0))
+    series = [np.pad(volume.voxels.T, border) for volume in _measured((6,))]
+    # The columns are taken as frames, which is warned of; the first ones are empty.
+    assert me.compare(*series, affine=np.eye(4), modality="MR").table
     with pytest.raises(me.InputError, match="without spacing") as refused:
         me.compare(*series, modality="MR")
     assert 'axes="IJK"' in refused.value.hint
