@@ -59,7 +59,7 @@ def test_inspect_says_once_that_the_modality_is_guessed(run: Callable, tmp_path:
     ran = run("inspect", tmp_path / "a.nii.gz")
     assert "its values look like MR" in ran.err and "see above" in ran.out
     assert "modality" not in ran.out and "guessed" not in ran.out
-    (said,) = run("inspect", tmp_path / "a.nii.gz", "--json").json["card"]["warnings"]
+    (said,) = me.inspect(tmp_path / "a.nii.gz")["warnings"]
     assert "no known modality is stated" in said
 
 
