@@ -429,6 +429,33 @@ def gate() -> Table:
     )  # fmt: skip
 
 
+def weights() -> Table:
+    """The same for weights of the task over three decades, with noise, in one person."""
+    base = "gradprom.rows[case=noise 15 %; seed=0; arm=$0; weight=$1]"
+    arms = ("joint", "gate by step", "gate by layer", "gate, EMA 0.99")
+    return Table(
+        ("taught by", "λ", "Dice beside labels of the clean scan", "Dice beside readers' labels",
+         "PSNR, dB", "steps in which the gate is open, %"),
+        ("$0", "$1", f"{{{base}.dice|.3f}}", f"{{{base}.dice_truth|.3f}}", f"{{{base}.psnr|.2f}}",
+         f"{{{base}.open * 100|.0f}}"),
+        [(arm, weight) for arm in arms for weight in ("0.3", "3.0", "30.0")],
+    )  # fmt: skip
+
+
+def enhanced_head() -> Table:
+    """What a head gains that goes on learning, and from enhanced scans too."""
+    base = "enhanced_head.rows[arm=$0; noise=$2]"
+    arms = ("as shipped", "painted scans", "painted and enhanced scans")
+    noises = (("none", "0.0"), ("5 %", "0.05"), ("15 %", "0.15"))
+    return Table(
+        ("learned from", "noise", "Dice beside labels of the clean scan",
+         "Dice beside readers' labels", "n"),
+        ("$0", "$1", f"{{{base}.dice:mean|.3f}}", f"{{{base}.dice_truth:mean|.3f}}",
+         f"{{{base}.dice:count|.0f}}"),
+        [(arm, *noise) for noise in noises for arm in arms],
+    )  # fmt: skip
+
+
 def distilled() -> Table:
     """What networks gain that learned from volumes of each kind, from scratch."""
     base = "distillation.rows[cell=$0; arm="
@@ -514,10 +541,11 @@ def downstream() -> Table:
 
 def time() -> Table:
     """What a user waits for, on two cores, by size, beside the same work of peers."""
-    both = ("avx2", "amx")
+    widths = {"avx2": "", "bf16": ", AVX-512", "amx": ", AMX"}
+    missing = ["–"] * (2 * len(widths) - 2)
 
     def ours(name: str, case: str, wall: str = "wall_s", cpu: str = "cpu_s") -> Sequence[str]:
-        paths = [f"speed.rows[width={width}; case={case}]" for width in both]
+        paths = [f"speed.rows[width={width}; case={case}]" for width in widths]
         is_preview = "first" in wall
         digits = ".1f" if is_preview else ".0f"
         seconds = (f"{{?{path}.{field}|{digits}}}" for path in paths for field in (wall, cpu))
@@ -525,13 +553,12 @@ def time() -> Table:
 
     def peer(arm: str) -> Sequence[str]:
         """A peer got a slab, and ours beside it: the ratio counts."""
-        paths = [f"speed.rows[width={width}; case={{}}].cpu_s:mean" for width in both]
-        cpu = [
-            f"{{{path.format('head')} * {path.format(f'peers; arm={arm}')} / "
-            f"{path.format('peers; arm=ours')}|.0f}}"
-            for path in paths
-        ]
-        return f"the same by {arm}", "–", cpu[0], "–", cpu[1], "–"
+        cells = list[str]()
+        for width in widths:
+            path = f"speed.rows[width={width}; case={{}}].cpu_s:mean"
+            whole, theirs = path.format("head"), path.format(f"peers; arm={arm}")
+            cells += "–", f"{{?{whole} * {theirs} / {path.format('peers; arm=ours')}|.0f}}"
+        return f"the same by {arm}", *cells, "–"
 
     rows = [
         ours("enhance CT, 512×512×300", "whole volume"),
@@ -554,7 +581,7 @@ def time() -> Table:
         (_HEVC, "the same by HEVC"),
     ):
         path = f"compression.rows[mode=large; setting={setting}]"
-        rows.append((name, f"{{{path}.encode_s|.1f}}", f"{{{path}.encode_cpu_s|.1f}}", "–", "–",
+        rows.append((name, f"{{{path}.encode_s|.1f}}", f"{{{path}.encode_cpu_s|.1f}}", *missing,
                      f"{{{path}.extra_peak_mb / 1074|.1f}}"))  # fmt: skip
     for what, name in (
         ("read, ours", "read DICOM, 512×512×300"),
@@ -563,8 +590,9 @@ def time() -> Table:
         ("scan, SimpleITK", "the same by SimpleITK"),
     ):
         path = f"dicom.rows[what={what}]"
-        rows.append((name, f"{{{path}.seconds|.1f}}", "–", "–", "–", "–"))
-    columns = ("work", "s", "CPU s", "s, AMX", "CPU s, AMX", "memory, GiB")
+        rows.append((name, f"{{{path}.seconds|.1f}}", "–", *missing, "–"))
+    times = [f"{unit}{width}" for width in widths.values() for unit in ("s", "CPU s")]
+    columns = ("work", *times, "memory, GiB")
     return Table(columns, [f"${n}" for n in range(len(columns))], rows)
 
 
@@ -619,7 +647,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     table.__name__: table
     for table in (
         offers, sequences, real, real_ct, enhancement, network, guided, lesions, slices,
-        inverted, segmented, volumes, reach, refused, gate, distilled, exact, ratio, downstream,
-        time, card,
+        inverted, segmented, volumes, reach, refused, gate, weights, enhanced_head, distilled,
+        exact, ratio, downstream, time, card,
     )
 }  # fmt: skip
