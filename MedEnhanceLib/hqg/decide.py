@@ -26,6 +26,7 @@ from MedEnhanceLib.hqg.denoise import LesionBand, Removal, expected, removal_of,
 from MedEnhanceLib.io import load
 from MedEnhanceLib.noise.contrasts import measure_contrasts
 from MedEnhanceLib.noise.estimate import NoiseEstimate, noise_of, noise_to_contrast
+from MedEnhanceLib.noise.even_region import even_tissue_of
 from MedEnhanceLib.noise.movement import STILL, typical_movement
 from MedEnhanceLib.noise.odd_frames import OddFrame, odd_frames, ranges_of
 from MedEnhanceLib.noise.rician import bias_of
@@ -268,7 +269,7 @@ def decide(
     warnings: list[ModelWarning | None] = [*frames_warning("no-tissue", kinds.empty)]
     if config.noise is not None:
         noise = _stated_noise(config.noise, typical, own)
-        warnings.append(_statement_warning(noise, own, typical.units))
+        warnings.append(_statement_warning(noise, own, typical))
     elif len(frames) > 1:
         shared = cache.noise_of_frames(frames, own, monitor, is_joint=is_joint)
         noise = shared or own
@@ -368,13 +369,19 @@ def _facts_of(noise: NoiseEstimate, removal: Removal, units: str) -> dict[str, A
 
 
 def _statement_warning(
-    noise: NoiseEstimate, measured: NoiseEstimate, units: str
+    noise: NoiseEstimate, measured: NoiseEstimate, volume: Volume
 ) -> ModelWarning | None:
-    """Return a warning where stated noise is far from all that the measurement allows."""
+    """Return a warning where stated noise is far from all that the measurement allows.
+
+    Where that is uncertain, what is measured in the even tissue that is proposed is not far.
+    """
     far = 1 if measured.reason else _FAR
     if measured.low / far <= noise.level <= measured.high * far:
         return None
-    low, high = level_of(measured.low), level_of(measured.high, units)
+    if measured.reason and measured.low <= noise.level:
+        if noise.level <= even_tissue_of(volume, measured.high).highest:
+            return None
+    low, high = level_of(measured.low), level_of(measured.high, volume.units)
     return ModelWarning("stated-noise", {"stated": noise.level, "low": low, "high": high})
 
 

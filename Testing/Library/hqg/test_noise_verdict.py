@@ -4,13 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.noise_verdict import noise_verdict
 from MedEnhanceLib.jobs.kinds.enhance import NoiseParams
-from MedEnhanceLib.noise.even_region import even_places
+from MedEnhanceLib.noise.even_region import even_tissue
 from MedEnhanceLib.noise.tissue_blocks import cell_blocks
 from MedEnhanceLib.runtime.resources import resource_folder
 
@@ -48,8 +49,40 @@ def test_of_a_clean_scan_nothing_is_to_go(bits: int) -> None:
     verdict = noise_verdict(head)
     assert verdict.removable is not None
     assert verdict.removable < 0.05
-    assert verdict.sentence.startswith("clean (SNR ")
-    assert verdict.sentence.endswith(": hardly anything to do")
+    # The number is stated too: a bound of compression depends on it.
+    sigma, snr = f"±{verdict.sigma:.3g}", f"SNR {verdict.snr:.0f}"
+    assert verdict.sentence.startswith(f"Noise {sigma} (1 SD; likely ")
+    assert verdict.sentence.endswith(f", {snr}: clean, hardly anything to do")
+
+
+def _interpolated(sigma: float) -> Volume:
+    """A head of 3 mm slices with noise, each enlarged from half as many pixels."""
+    rng = np.random.default_rng(0)
+    k, j, i = np.indices((36, 88, 88))
+    head = 300 + 20 * np.sin(i / 9 + k) * np.cos(j / 11)
+    head[:, 30:34] = head[:, :, 50:52] = 420
+    head *= (j - 44) ** 2 + (i - 44) ** 2 < 42**2
+    noisy = np.hypot(head + sigma * rng.standard_normal(head.shape), 0)
+    large = ndimage.zoom(noisy, (1, 2, 2), order=3)
+    return as_volume(np.maximum(large, 0).round(), modality="MR", spacing=(0.9, 0.9, 3))
+
+
+def test_slices_that_were_interpolated_within_themselves_are_not_said_to_be_clean() -> None:
+    """Neighbors in a slice differ by less than the noise; slices differ by all of it."""
+    volume = _interpolated(12)
+    verdict = noise_verdict(volume)
+    assert verdict is not None
+    print(verdict)
+    assert verdict.interval[1] < 12 and verdict.verdict == "uncertain"
+    assert verdict.even_sigma == pytest.approx(10, rel=0.25)
+    assert f"but even regions agree on ±{verdict.even_sigma:.3g}" in verdict.sentence
+    for place in verdict.places:
+        region = me.measure_noise(volume, at=place)
+        assert region.is_certain and "the even regions of the volume agree" in region.sentence
+        stated = me.enhance(volume, noise=region.sigma)
+        assert not [each for each in stated.warnings if each.code == "stated-noise"]
+    far = me.enhance(volume, noise=4 * verdict.even_sigma)
+    assert [each.code for each in far.warnings] == ["stated-noise"]
 
 
 def test_uncertain_noise_is_said_to_be_uncertain_and_has_no_share() -> None:
@@ -110,8 +143,8 @@ def test_a_region_that_is_much_noisier_than_the_volume_may_hold_anatomy() -> Non
 def test_places_whose_noise_would_be_taken_for_anatomy_are_not_proposed() -> None:
     """Muscle at 3 mm: its cubes are even, and their spread is forty times the noise."""
     voxels = 500 + 40 * np.random.default_rng(0).standard_normal((20, 60, 60))
-    assert even_places(voxels, (1, 1, 1), modality="MR", most=20) == ()
-    assert len(even_places(voxels, (1, 1, 1), modality="MR", most=50)) == 3
+    assert even_tissue(voxels, (1, 1, 1), modality="MR", most=20).places == ()
+    assert len(even_tissue(voxels, (1, 1, 1), modality="MR", most=50).places) == 3
 
 
 def test_a_region_with_more_noise_than_the_volume_is_to_be_looked_at() -> None:
