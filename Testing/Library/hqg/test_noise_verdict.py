@@ -9,7 +9,9 @@ from scipy import ndimage
 import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.hqg.noise_verdict import noise_verdict
+from MedEnhanceLib.hqg import VolumeCache, enhance
+from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.noise_verdict import measured_noise, noise_verdict
 from MedEnhanceLib.jobs.kinds.enhance import NoiseParams
 from MedEnhanceLib.noise.even_region import even_tissue
 from MedEnhanceLib.noise.tissue_blocks import cell_blocks
@@ -55,34 +57,32 @@ def test_of_a_clean_scan_nothing_is_to_go(bits: int) -> None:
     assert verdict.sentence.endswith(f", {snr}: clean, hardly anything to do")
 
 
-def _interpolated(sigma: float) -> Volume:
-    """A head of 3 mm slices with noise, each enlarged from half as many pixels."""
-    rng = np.random.default_rng(0)
-    k, j, i = np.indices((36, 88, 88))
-    head = 300 + 20 * np.sin(i / 9 + k) * np.cos(j / 11)
-    head[:, 30:34] = head[:, :, 50:52] = 420
-    head *= (j - 44) ** 2 + (i - 44) ** 2 < 42**2
-    noisy = np.hypot(head + sigma * rng.standard_normal(head.shape), 0)
-    large = ndimage.zoom(noisy, (1, 2, 2), order=3)
-    return as_volume(np.maximum(large, 0).round(), modality="MR", spacing=(0.9, 0.9, 3))
+def _smoothed_slices(sigma: float) -> Volume:
+    """A head whose noise was smoothed within its slices of 3 mm, as by interpolation."""
+    whole = me.load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
+    head = whole.voxels[54:150:3, 10:220, 10:190].astype(float)
+    noise = np.random.default_rng(0).standard_normal(head.shape)
+    noise = ndimage.gaussian_filter(noise, (0, 2.5, 2.5))
+    noisy = head + sigma / noise.std() * noise
+    noisy[head < 30] = 0
+    return as_volume(np.maximum(noisy, 0).round(), modality="MR", spacing=(1, 1, 3))
 
 
-def test_slices_that_were_interpolated_within_themselves_are_not_said_to_be_clean() -> None:
-    """Neighbors in a slice differ by less than the noise; slices differ by all of it."""
-    volume = _interpolated(12)
-    verdict = noise_verdict(volume)
-    assert verdict is not None
-    print(verdict)
-    assert verdict.interval[1] < 12 and verdict.verdict == "uncertain"
-    assert verdict.even_sigma == pytest.approx(10, rel=0.25)
-    assert f"but even regions agree on ±{verdict.even_sigma:.3g}" in verdict.sentence
-    for place in verdict.places:
-        region = me.measure_noise(volume, at=place)
-        assert region.is_certain and "the even regions of the volume agree" in region.sentence
-        stated = me.enhance(volume, noise=region.sigma)
-        assert not [each for each in stated.warnings if each.code == "stated-noise"]
-    far = me.enhance(volume, noise=4 * verdict.even_sigma)
-    assert [each.code for each in far.warnings] == ["stated-noise"]
+def test_noise_is_clean_only_if_all_that_it_can_be_is_clean_and_even_tissue_tells_it() -> None:
+    """Neighbors in a slice differ by less than the noise, and the measurement is too low."""
+    volume, cache = _smoothed_slices(12), VolumeCache()
+    verdict = noise_verdict(volume, cache=cache)
+    assert verdict is not None and verdict.snr is not None
+    assert verdict.snr > 100 and verdict.interval[1] < 12
+    assert not verdict.is_certain and verdict.even_sigma == pytest.approx(12, rel=0.15)
+    assert verdict.sentence.endswith(f"but even regions agree on ±{verdict.even_sigma:.3g}")
+    region = measured_noise(volume, at=verdict.places[0], cache=cache)
+    assert region.is_certain and region.even_sigma == verdict.even_sigma
+    assert "the even regions of the volume agree on" in region.sentence
+    for sigma, is_far in ((region.sigma, False), (3 * region.sigma, True)):
+        part: dict[str, Any] = {"slices": (16, 17), "rows": (80, 120), "columns": (80, 120)}
+        shown = enhance(volume, EnhanceConfig(noise=sigma), cache=cache, **part)
+        assert ("stated-noise" in [each.code for each in shown.warnings]) is is_far
 
 
 def test_uncertain_noise_is_said_to_be_uncertain_and_has_no_share() -> None:
