@@ -101,7 +101,6 @@ def _noise(args: argparse.Namespace) -> int:
 def _use(args: argparse.Namespace, sigma: float) -> str:
     """Return the line that says how σ is stated, with a command that writes where the user is."""
     from MedEnhanceLib.io.formats import written_format
-
     from MedEnhanceLib.jobs.files import beside
 
     source, stated = Path(args.input).absolute(), ["--noise", f"{sigma:g}"]

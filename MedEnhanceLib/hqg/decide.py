@@ -378,9 +378,9 @@ def _statement_warning(
     far = 1 if measured.reason else _FAR
     if measured.low / far <= noise.level <= measured.high * far:
         return None
-    if measured.reason and measured.low <= noise.level:
-        if noise.level <= even_tissue_of(volume, measured.high).highest:
-            return None
+    is_above = measured.reason is not None and noise.level > measured.high
+    if is_above and noise.level <= even_tissue_of(volume, measured.high).highest:
+        return None
     low, high = level_of(measured.low), level_of(measured.high, volume.units)
     return ModelWarning("stated-noise", {"stated": noise.level, "low": low, "high": high})
 

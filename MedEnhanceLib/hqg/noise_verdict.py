@@ -29,9 +29,8 @@ from MedEnhanceLib.runtime.texts import Text, text
 
 #: The verdict on a volume whose noise an enhancement would remove: the run has not been made.
 NOISY: Final = "noisy"
-#: Noise of a region over that of the volume, from which the sentence asks to look, or up to which it
-#: agrees with that of other even regions. Chosen by hand; no
-#: table isolates it.
+#: Noise of a region over that of the volume from which the sentence asks to look, and over that of
+#: even regions up to which it agrees with them. Chosen by hand; no table isolates it.
 _MORE = 1.25
 
 

@@ -74,7 +74,7 @@ def test_noise_is_clean_only_if_all_that_it_can_be_is_clean_and_even_tissue_tell
     verdict = noise_verdict(volume, cache=cache)
     assert verdict is not None and verdict.snr is not None
     assert verdict.snr > 100 and verdict.interval[1] < 12
-    assert not verdict.is_certain and verdict.even_sigma == pytest.approx(12, rel=0.15)
+    assert not verdict.is_certain and verdict.even_sigma == pytest.approx(12, rel=0.2)
     assert verdict.sentence.endswith(f"but even regions agree on ±{verdict.even_sigma:.3g}")
     region = measured_noise(volume, at=verdict.places[0], cache=cache)
     assert region.is_certain and region.even_sigma == verdict.even_sigma
