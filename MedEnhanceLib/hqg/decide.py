@@ -15,7 +15,7 @@ import numpy as np
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core.arrays import Floats, extremes
-from MedEnhanceLib.core.findings import level_of
+from MedEnhanceLib.core.findings import UNCERTAIN, level_of
 from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.sequence_kind import FUNCTIONAL, REPEATS, is_filtered_together
 from MedEnhanceLib.core.volume import Volume
@@ -291,7 +291,10 @@ def decide(
     unfit = noise_warning(typical, noise, is_full=is_full)
     facts = _facts_of(noise, removal, typical.units)
     prospect = expected(measured, noise, removal, is_unfit=unfit is not None)
-    facts |= prospect | {"unfit": unfit and unfit.message.to_json()}
+    reason = unfit.message if unfit else None
+    if prospect["verdict"] == UNCERTAIN and removal.share == 0:  # that it is weak is uncertain too
+        reason = reason or noise.reason
+    facts |= prospect | {"unfit": reason and reason.to_json()}
     facts = {name: value for name, value in facts.items() if value is not None}
     if shared:
         facts["frames"] = len(kinds.usable + (kinds.quiet if is_joint else ()))
