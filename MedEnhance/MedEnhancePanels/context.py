@@ -69,8 +69,9 @@ class Context(Speaker):
         By default, Slicer's selectors switch to a neighbor of the removed node, even if they offer
         "None", and signal it as if the user had chosen it.
         """
-        selectors = slicer.util.findChildren(self.panel, className="qMRMLNodeComboBox")
-        for selector in selectors if not scene.IsClosing() else ():
+        if scene.IsClosing():
+            return
+        for selector in slicer.util.findChildren(self.panel, className="qMRMLNodeComboBox"):
             if selector.currentNode() is node:
                 selector.setCurrentNode(None)
 
