@@ -39,7 +39,7 @@ from MedEnhanceLib.core.options import (
     shared,
 )
 from MedEnhanceLib.core.volume import ImageLike, Volume, as_volume, is_array
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg import error_left
 from MedEnhanceLib.hqg.config import EnhanceConfig
@@ -315,6 +315,13 @@ def _as_volumes(guides: Any, volume: Volume, call: VolumeCall) -> list[Volume]:
         if is_array(each):
             kind, axes = volume.modality, volume.axes
             taken = Volume.from_array(each, affine=volume.affine, axes=axes, modality=kind)
+            if taken.shape[-3:] != volume.shape[-3:]:
+                raise InputError(
+                    f"an array has the shape {np.shape(each)}, and the volume {volume.shape}, in "
+                    f"the order {'frame, ' * volume.is_sequence}slice, row, column",
+                    'Give an image, or Volume.from_array(array, affine=image.affine, axes="IJK") '
+                    "where the axes of the array are those of nibabel.",
+                )
             on_grid = volume.with_voxels(taken.voxels)
             volumes.append(replace(on_grid, source="", history=(), dicom_origin=None))
         elif each is not None:

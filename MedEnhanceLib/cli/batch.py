@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.cli.compress import PartLostError
 from MedEnhanceLib.cli.parser import Command, Parser, add_flags, declaration_of, params_of
-from MedEnhanceLib.cli.terminal import columns
 from MedEnhanceLib.core.findings import CLEAN, REMOVED, UNCERTAIN
 from MedEnhanceLib.errors import MedEnhanceError
 
+#: Columns of the text about what failed.
+_WIDTH = 100
 _ABOUT = (
     "Run one command on all volumes of folders. OUT gets the results, batch.jsonl with a row\n"
     "for each volume, and batch.csv. A second run skips finished volumes and repeats failed\n"
@@ -100,13 +103,7 @@ def _run(args: argparse.Namespace) -> int:
         text += f"\nshards to run (again): {', '.join(shards)}"
     fault = None
     if failed:
-        from MedEnhanceLib.jobs.batch_items import label_of
-
-        why = [
-            (label_of(row["source"], row.get("series", "")), f"{row['message']}. {row['hint']}")
-            for row in failed
-        ]
-        text = f"{columns(('failed', 'why'), why, left_aligned=2)}\n\n{text}"
+        text = "\n".join(["failed:", *map(_failure, failed), "", text])
         fault = MedEnhanceError(
             f"{len(failed)} of {total} failed; see {table}",
             "Follow their hints, then run the same command again: finished volumes are skipped. "
@@ -125,6 +122,21 @@ def _run(args: argparse.Namespace) -> int:
     elif warned := sum(bool(row.get("warnings")) for row in fields["rows"]):
         text += f" ({warned} with warnings)"
     return int(args.console.report(fields, text, fault))
+
+
+def _failure(row: Mapping[str, Any]) -> str:
+    """Return the name of a volume, and below it why its job failed and what to do."""
+    from MedEnhanceLib.jobs.batch_items import label_of
+
+    name = Path(row["source"]).name
+    why = f"{row['message'].removeprefix(f'{name}: ')}. {row['hint']}"
+    label = label_of(row["source"], row.get("series", ""), row.get("number", 0))
+    indent = "    "
+    lines = textwrap.wrap(
+        why, _WIDTH, initial_indent=indent, subsequent_indent=indent,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+    return "\n".join([f"  {label}", *lines])
 
 
 def _verdicts(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -14,12 +14,18 @@ from MedEnhanceLib.runtime.text import loss_text
 
 
 def _compress_lines(fields: dict[str, Any]) -> list[str]:
+    from MedEnhanceLib.unicompress.blocks import (
+        damage_text,  # imports numpy, which is slow for help
+    )
+
     checked = "read back and verified" if fields["verified"] else "not verified"
+    loss = damage_text(fields["largest_loss"])
     return [
         *wrote(fields),
         f"{size(fields['raw_bytes'])} of voxels → {size(fields['file_bytes'])}: "
         f"{fields['ratio']:.2f} times smaller",
         f"{loss_text(fields)}; {checked}",
+        *[loss][: bool(loss)],
     ]
 
 

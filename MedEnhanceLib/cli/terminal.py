@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from MedEnhanceLib.runtime.text import cell_text, size_text
+from MedEnhanceLib.runtime.text import cell_text, grid_text, size_text
 
 
 def columns(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left_aligned: int = 1) -> str:
@@ -93,7 +93,7 @@ def wrote(fields: Mapping[str, Any]) -> list[str]:
 def job_lines(fields: Mapping[str, Any]) -> list[str]:
     """Return the output lines of a job that writes volumes."""
     # These import numpy, which is slow for help.
-    from MedEnhanceLib.core.labels import INTRACRANIAL
+    from MedEnhanceLib.core.labels import INTRACRANIAL, interval_notes
     from MedEnhanceLib.core.manifest import caveats_of
 
     lines = wrote(fields)
@@ -101,17 +101,19 @@ def job_lines(fields: Mapping[str, Any]) -> list[str]:
         count = f"{row['files']} file{'' if row['files'] == 1 else 's'}"
         object_text = f"{row['role']}: {row['modality']} {row['description']!r}"
         lines.append(f"  {object_text}, {count}, {row['series_uid']}")
+    if fields.get("objects"):  # beside a folder nobody looks for it
+        lines.append(f"  manifest: {fields['manifest']}")
     if labels := fields.get("table"):
         heads = {"label": "label", "voxels": "voxels", "volume_ml": "ml"}
         more = {"low_ml": "from", "high_ml": "to", "quality": "expected Dice"}
         heads |= {name: head for name, head in more.items() if any(name in row for row in labels)}
         limits = caveats_of({**fields, "segmentation_warning": ""})  # warned of already
+        notes = [*interval_notes(labels), *limits]
         if total := fields.get("intracranial"):
             labels = [*labels, {"label": INTRACRANIAL, **total}]
-        interval = "From … to: a second reader's volume, not that of another scan or sequence."
-        lines += ["", table(labels, heads), *[interval][: "low_ml" in heads], *limits]
+        lines += ["", table(labels, heads), *notes]
     if "shape" in fields:
-        lines.append(f"shape {inline(fields['shape'])}, {fields['dtype']}")
+        lines.append(f"{grid_text(fields['shape'])}, {fields['dtype']}")
     return lines
 
 

@@ -23,6 +23,7 @@ from MedEnhanceLib.cli.parser import (
 from MedEnhanceLib.cli.terminal import inline, job_lines, pairs, size, slices_of, table, wrote
 from MedEnhanceLib.core.findings import noise_level
 from MedEnhanceLib.errors import CodecError, ConfigError, InputError, MedEnhanceError
+from MedEnhanceLib.runtime.text import grid_text
 
 _LONGEST_CELL = 24
 #: s/mm²; b values are listed in steps of it.
@@ -60,7 +61,9 @@ def _inspect(args: argparse.Namespace) -> int:
         return int(args.console.report({"series": rows}, f"{_series_table(rows)}\n{hint}"))
     check = fields["card"].get("check")
     fault = None if check is None or check["intact"] else _damage(args.input, fields["card"])
-    return int(args.console.report(fields, _card_text(fields["card"]), fault))
+    return int(
+        args.console.report(fields, _card_text(fields["card"], args.console.warnings), fault)
+    )
 
 
 def _noise_params(args: argparse.Namespace) -> dict[str, Any]:
@@ -125,16 +128,26 @@ def _add_place(parser: Parser) -> None:
 
 def _series_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return a line per series, with patient and study if they differ, and the unreadable ones."""
-    names = ["modality", "description", "size", "date", "files"]
+    names = ["modality", "series_number", "description", "size", "date", "files"]
     names += [name for name in ("patient", "study") if len({row[name] for row in rows}) > 1]
-    heads = {"number": "series", **{name: name for name in names}}
+    heads = {"number": "series", **{name: name for name in names}, "series_number": "number"}
     lines = []
     for row in rows:
         row = {**row, "description": f"{row['description']} {row['part']}"}
         cells = {name: _shortened(" ".join(str(row[name]).split())) for name in names}
         lines.append({"number": str(row["number"]), **cells})
     faults = [f"series {r['number']} is not read: {r['reason']}" for r in rows if not r["readable"]]
+    faults += [_refusal(row) for row in rows if row["readable"] and row["quantity"]]
     return "\n".join([table(lines, heads, left_aligned=len(heads)), "", *faults])
+
+
+def _refusal(row: Mapping[str, Any]) -> str:
+    """Say that a readable series holds no intensities."""
+    from MedEnhanceLib.core.quantity import UNFIT
+
+    unless = "" if row["quantity"] in UNFIT else " without --as-intensity"
+    what = f"series {row['number']} is {row['quantity']}, not intensities"
+    return f"{what}: enhance refuses it{unless}"
 
 
 def _shortened(text: str) -> str:
@@ -143,13 +156,12 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_CELL else f"{text[: half - 1]}…{text[-half:]}"
 
 
-def _card_text(card: Mapping[str, Any]) -> str:
-    """Return a card for people; `--json` has every field."""
+def _card_text(card: Mapping[str, Any], said: Sequence[str]) -> str:
+    """Return a card for people, without the warnings that they saw; `--json` has every field."""
     geometry, noise, counts = card["geometry"], card.get("noise"), card["shape"][:-4:-1]
     units = f" {card['units']}" if card["units"] else ""
-    frames = f"{card['frames']} frames of " if card["frames"] > 1 else ""
     rows = {
-        "voxels": f"{frames}{_times(counts)} (columns × rows × slices)",
+        "voxels": grid_text(card["shape"]),
         "spacing": f"{_times(card['spacing'])} mm",
         "size": f"{_times([n * mm for n, mm in zip(counts, card['spacing'], strict=True)])} mm",
         "orientation": card["orientation"],
@@ -169,8 +181,9 @@ def _card_text(card: Mapping[str, Any]) -> str:
         rows["sequence"] = f"{kind}, {card['frames']} frames"
     if gradients := card.get("gradients"):
         rows["diffusion"] = "\n".join(_weightings(gradients))
-    for name in ("history", "warnings"):
-        rows[name] = "\n".join(card[name]) or "none"
+    rows["history"] = "\n".join(card["history"]) or "none"
+    warnings = [warning for warning in card["warnings"] if warning not in said]
+    rows["warnings"] = "\n".join(warnings) or ("see above" if card["warnings"] else "none")
     return f"{card['source']} ({card['modality']})\n{pairs(rows, '  ')}"
 
 
@@ -207,8 +220,7 @@ def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
         "mode": inline(card["target"]) if card["target"] else card["mode"],
         "measured": inline(card["measured"]),
         "blocks": f"{', '.join(f'{count} {kind}' for kind, count in card['blocks'].items())}; each "
-        f"about {_times(card['block_shape'])} voxels (slices × rows × columns)"
-        + (f"; {loss}" if loss else ""),
+        f"about {grid_text(card['block_shape'])}" + (f"; {loss}" if loss else ""),
         "models": "\n".join(models) or "none",
         "made by": card["encoder"],
         "to decode": f"missing: {missing}" if missing else "every package and model is here",

@@ -110,7 +110,8 @@ def from_array(
         raise InputError(
             what,
             "Give one of them, as Volume.from_array(array, spacing=(1, 1, 3)): mm between "
-            "columns, rows and slices of [slice, row, column]; or affine=, 4×4 in RAS.",
+            "columns, rows and slices of [slice, row, column]; or affine=, 4×4 in RAS. An array of "
+            'nibabel needs axes="IJK" too.',
         )
     voxels = _as_numpy(array)
     if axes is None and _is_fortran(voxels):

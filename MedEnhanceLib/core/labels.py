@@ -13,6 +13,8 @@ from MedEnhanceLib.core.arrays import Bytes, Ints
 from MedEnhanceLib.core.options import About, Options, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.runtime.text import sentence
+from MedEnhanceLib.runtime.texts import text
 
 #: An image's file, the image, and its label indices, or what a task knows its places by, [K, J, I];
 #: 0: background.
@@ -21,6 +23,12 @@ LabeledFile = tuple[Path, Volume, Bytes | Ints]
 SIDE = re.compile(r"(left|right)[ _-]+(.+)", re.I)
 #: Name of the volume of all that lies within the skull.
 INTRACRANIAL = "total intracranial volume"
+#: Colors far from each other and from gray (CIELAB: 36 or more), light ones for large structures.
+_COLORS = (
+    *("#ffd699", "#66a3ff", "#e6194b", "#ff99cc", "#1c8c8c", "#ff6600", "#00ff00", "#ff00cc"),
+    *("#ffcc00", "#3333ff", "#8847b2", "#8c5400", "#00ffe5", "#d1ff66", "#498c1c", "#33ff85"),
+    *("#8c545f", "#b2006b", "#99e0ff", "#cc00ff"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +71,8 @@ class Label(Options):
 
 def color_of(value: int) -> str:
     """Choose a color for a label that states none, unlike those of the next labels."""
+    if value < len(_COLORS):
+        return _COLORS[value]
     hue = value * 0.618034 % 1.0  # steps of the golden angle: 5, 8 and 13 of them lead close by
     saturation, brightness = ((0.75, 0.95), (0.35, 1.0), (0.9, 0.7))[value % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, brightness)
@@ -103,6 +113,17 @@ class Segmentation:
     def __repr__(self) -> str:
         names = ", ".join(label.name for label in self.labels)
         return f"<Segmentation by {self.model['name']} in {self.seconds:.1f} s: {names}>"
+
+
+def interval_notes(table: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say what the intervals of a table of structures mean, and which structures have none."""
+    missing = [row["label"] for row in table if "low_ml" not in row]
+    if len(missing) == len(table):
+        return []
+    notes = [text("interval_meaning")]
+    if missing:
+        notes.append(text("interval_missing", names=", ".join(missing)))
+    return [sentence(str(note)) for note in notes]
 
 
 def volume_rows(

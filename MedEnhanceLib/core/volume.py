@@ -206,7 +206,8 @@ class Volume:
         Args:
             point: (slice, row, column) that they go through; None: median of the foreground.
             window: lowest and highest intensity shown; None: from the voxels.
-            frame: of a sequence, from 0; None: the first one that is not constant.
+            frame: of a sequence, from 0; None: the first that is not constant, in diffusion of
+                those with the highest b-value.
         """
         from MedEnhanceLib.report.figures import Pane, comparison
 

@@ -40,6 +40,7 @@ from MedEnhanceLib.noise.sequence import (
 from MedEnhanceLib.noise.tissue_blocks import structure_of
 from MedEnhanceLib.runtime.machine import blas_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.runtime.text import grid_text
 from MedEnhanceLib.runtime.texts import text
 
 if TYPE_CHECKING:
@@ -470,7 +471,7 @@ def checked_noise(stated: float | str, volume: Volume) -> float | Volume:
     ):
         raise InputError(
             f"{stated}: the map of the noise is not on the grid of the volume",
-            f"Give one of {' × '.join(map(str, volume.shape))} voxels at the same place.",
+            f"Give one of {grid_text(volume.shape)} voxels at the same place.",
         )
     if not (sigma.voxels.min() >= 0 and 0 < sigma.voxels.max() < np.inf):
         raise InputError(

@@ -23,7 +23,7 @@ from MedEnhanceLib.core.manifest import ENHANCED
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.describe import refuse_not_finite
-from MedEnhanceLib.runtime.text import sentence
+from MedEnhanceLib.runtime.text import sentence, sides_text
 from MedEnhanceLib.runtime.texts import Text, text
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def beside_reference(
         reference: on the same grid.
         titles: of the four.
         window: lowest and highest intensity shown; None: by `before`.
-        frame: of sequences, from 0; None: the first one that is not constant.
+        frame: of sequences, from 0; None: as `shown_frame` chooses.
     """
     from MedEnhanceLib.report.figures import Pane, comparison
 
@@ -144,8 +144,9 @@ def check_second(volume: Volume, second: Volume) -> None:
         volume.geometry, _SAME_PLACE, shape=volume.shape
     ):
         raise InputError(
-            f"{name}: its grid is not that of the volume (shapes {second.shape[-3:]} and "
-            f"{volume.shape[-3:]}, or another spacing, origin or direction)",
+            f"{name}: its grid is not that of the volume ({sides_text(second.shape)} and "
+            f"{sides_text(volume.shape)} columns × rows × slices, or another spacing, origin or "
+            "direction)",
             "Give a second scan with the same protocol and position. One that was resampled has "
             "less noise, and errors by interpolation.",
         )
@@ -154,7 +155,10 @@ def check_second(volume: Volume, second: Volume) -> None:
             f"{name}: {frames} frames, and the volume has {len(volume.frames())}",
             "Give the same frames, measured again.",
         )
-    if any(np.array_equal(frame.voxels, volume.frame(0).voxels) for frame in second.frames()):
+    # Empty frames are alike in any two measurements, as are sides of an image in other axes.
+    shown = (frame.voxels for frame in volume.frames() if np.ptp(frame.voxels))
+    first = next(shown, volume.frame(0).voxels)
+    if any(np.array_equal(frame.voxels, first) for frame in second.frames()):
         raise InputError(
             f"{name}: the same voxels as the volume, not a second measurement",
             "Give another scan of the same, made in the same way.",

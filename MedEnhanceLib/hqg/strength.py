@@ -130,7 +130,8 @@ class Enhanced:
         Args:
             point: (slice, row, column) that the planes go through; None: one with much content.
             window: intensities that are black and white; None: by the input.
-            frame: of a sequence, from 0; None: the first one that is not constant.
+            frame: of a sequence, from 0; None: the first that is not constant, in diffusion of
+                those with the highest b-value.
         Raises InputError for a frame or a point that the volume does not have.
         """
         from MedEnhanceLib.report.figures import Pane, comparison

@@ -217,8 +217,6 @@ def _contradiction(volume: Volume, stated: str) -> str:
     if volume.history or not profile.is_absolute:
         return ""
     low, high = extremes(volume.voxels)
-    if low >= 0:
-        return "no_air"
     if not profile_of(guess_modality(volume.voxels, spacing)).is_magnitude:
-        return ""
+        return "no_air" if low >= 0 else ""
     return "beyond_metal" if high > _HIGHEST_HU else "like_mr"

@@ -5,29 +5,29 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from MedEnhanceLib import io
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError, OutputError
 from MedEnhanceLib.io.atomic import entry_of, resolved, write_json
-from MedEnhanceLib.io.dicom.listing import Choice, choices, counted_kinds
+from MedEnhanceLib.io.dicom.listing import Choice, SeriesRow, choices, counted_kinds
 from MedEnhanceLib.io.dicom.sources import is_dicom, named
 from MedEnhanceLib.io.formats import CONTAINER, DICOM_ENDINGS, voxel_endings, written_format
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.text import counted
 
 _DICOM = ".dcm"
-#: UID or UID/part of one of several series at a path (numbers in a list change), and what it leaves
-#: out. Empty texts for the only series.
-_Series = tuple[str, str]
-_ALL: _Series = ("", "")
-#: A volume: the file or folder, its path below the place that was named, and which series; None for
-#: a folder of DICOM, whose series are not listed yet.
-_Volume = tuple[str, Path, _Series | None]
+#: A volume: the file or folder, its path below the place that was named, and whether it is a folder
+#: of DICOM, whose series are not listed yet.
+_Volume = tuple[str, Path, bool]
+#: A part of a series whose name in a list holds no text of the header, such as "coronal 3".
+_PLAIN_PART = re.compile("[A-Za-z]+ [0-9.]+")
 #: The record of a batch, and its table, in the folder of the results.
 ROWS, TABLE = "batch.jsonl", "batch.csv"
 #: Ends of names of files that belong to volumes, to MedEnhance or to systems: nobody misses them.
@@ -71,14 +71,19 @@ class Item:
     """One volume of a batch: its path, and where its result goes; absolute, for remote workers.
 
     Attributes:
-        series: which one, where `source` holds several, as `--series` takes it.
+        series: which one of a folder, as `--series` takes it: UID or UID/part, because numbers in a
+            list change.
         left_out: what of the series is not in this volume; "" for nothing.
+        number: of the series where `source` is listed; 0 for the only one.
+        files: all files of the series; empty for a volume that is its source.
     """
 
     source: str
     output: str
     series: str = ""
     left_out: str = ""
+    number: int = 0
+    files: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -91,11 +96,89 @@ class Item:
         params = {"input": self.source, "output": self.output}
         return params | ({"series": self.series} if self.series else {})
 
+    @property
+    def label(self) -> str:
+        """The short name, as "scout, series 2 (coronal 3)"."""
+        return label_of(self.name, self.series, self.number)
 
-def label_of(name: str, series: str) -> str:
-    """Return the short name of a volume, as "scout (coronal 3)"; name, series: as in its row."""
+
+def label_of(name: str, series: str = "", number: int = 0) -> str:
+    """Return the short name of a volume.
+
+    Args:
+        name: its source, as in its row.
+        series: as of an Item.
+        number: of the series in the list of its folder; 0 for the only one.
+    """
     place = Path(name.removesuffix(f" (series {series})")).name
-    return f"{place} ({series.partition('/')[2] or series})" if series else place
+    part = series.partition("/")[2]
+    return place + (f", series {number}" if number else "") + (f" ({part})" if part else "")
+
+
+def source_seen_from(folder: str | Path, source: str) -> str:
+    """Return the path of a source from the folder of its result: both may move together."""
+    with suppress(ValueError):  # on Windows, another drive
+        return os.path.relpath(source, folder)
+    return source
+
+
+class _Names:
+    """Names of results, which stay what earlier runs gave them, whatever series come and go."""
+
+    def __init__(self, ending: str | None, earlier: Callable[[], Iterable[tuple[str, str]]]):
+        """Take an ending and earlier sources and names, as of `gather`."""
+        self._ending, self._earlier = ending, earlier
+
+    @cached_property
+    def _known(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """The names of each source, and the sources of each name; read for DICOM alone."""
+        names, sources = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+        for source, name in self._earlier():
+            names[source].append(name)
+            sources[name].append(source)
+        return names, sources
+
+    def path_of(self, item: Item, relative: Path, suffix: str) -> Path:
+        """Return the path of an item's result below the folder of all; suffix: of a series."""
+        alone = result_path(relative, self._ending)
+        if not item.series:
+            return alone
+        folder = Path(item.output, alone).parent
+        place, source = (source_seen_from(folder, name) for name in (item.source, item.name))
+        ending = io.ending_of(alone) if self._ending != "" else ""
+        stem = re.escape(alone.name.removesuffix(ending))
+        names, sources = self._known
+        for name in reversed(names.get(source, [])):
+            if re.fullmatch(f"{stem}(-[A-Za-z0-9-]+)?{re.escape(ending)}", name):
+                return alone.with_name(name)
+        for text in [suffix] if item.number else ["", suffix]:
+            path = result_path(relative, self._ending, text)
+            if not any(other.startswith(place) for other in sources.get(path.name, ())):
+                return path
+        return result_path(relative, self._ending, f"{suffix}-{_hash_of(item.series)}")
+
+
+def _hash_of(series: str) -> str:
+    return hashlib.sha256(series.encode()).hexdigest()[:8]
+
+
+def _suffixes(images: Sequence[Choice]) -> dict[str, str]:
+    """Return what tells the results of series apart: "CT-4", with a hash where several are alike.
+
+    Descriptions may hold names of patients, so they are not used.
+    """
+    names = {choice.row.key: _suffix(choice.row) for choice in images if choice.part is not None}
+    counts = Counter(names.values())
+    return {
+        key: name if counts[name] == 1 else f"{name}-{_hash_of(key)}" for key, name in names.items()
+    }
+
+
+def _suffix(row: SeriesRow) -> str:
+    number = row.series_number if row.series_number.isdecimal() else ""
+    part = row.part if _PLAIN_PART.fullmatch(row.part) else ""
+    text = "-".join(filter(None, (row.modality or "series", number, part)))
+    return re.sub("[^A-Za-z0-9]+", "-", text)
 
 
 @dataclass(frozen=True)
@@ -138,6 +221,7 @@ def gather(
     monitor: Monitor,
     shard: Shard | None = None,
     modalities: Sequence[str] = (),
+    earlier: Callable[[], Iterable[tuple[str, str]]] = tuple,
 ) -> list[Item]:
     """Return the volumes at all places, in order.
 
@@ -150,24 +234,26 @@ def gather(
         monitor: warned of what is left out; may cancel.
         shard: whose volumes are returned. A folder of DICOM is of one, which alone reads its files.
         modalities: of DICOM series; others are left out, those that state none are not. Empty: all.
+        earlier: returns sources that are done, as `source_seen_from`, with names of their results.
     Raises InputError if no volume exists, ConfigError if results share a name or `out` is named.
     """
     if not places:
         raise ConfigError("no volumes were named", "Name files or folders.")
     items, rest, skipped = dict[str, Item](), _Rest(tuple(modalities)), set[str]()
+    names = _Names(ending, earlier)
     for place in places:
         for volume in _volumes_below(Path(place), out, containers, rest):
             monitor.check()
-            if shard and not shard.has(_result_name(volume[1], ending, "")):
+            if shard and not shard.has(result_path(volume[1], ending)):
                 skipped.add(volume[0])
                 continue
-            for source, relative, series in _with_series(volume, rest):
-                result = out / _result_name(relative, ending, series[0])
-                item = Item(source, str(result), *series)
+            for item, relative, suffix in _with_series(volume, str(out), rest):
+                result = out / names.path_of(item, relative, suffix)
+                item = replace(item, output=str(result))
                 other = items.setdefault(item.output, item)
-                if other.source != source:
+                if other.name != item.name:
                     raise ConfigError(
-                        f"{other.source} and {source} would both become {item.output}",
+                        f"{other.source} and {item.source} would both become {item.output}",
                         "Rename one, or process them in two runs, into two folders.",
                     )
     for source, files in rest.unknown.items():
@@ -186,7 +272,7 @@ def _volumes_below(path: Path, out: Path, containers: bool, rest: _Rest) -> Iter
     """Yield every volume at or below a path, and note what else lies there."""
     path = entry_of(path)  # a link at its end names the result
     if not path.is_dir():
-        yield str(path), Path(path.name), _ALL  # a missing file too: its row gets the error
+        yield str(path), Path(path.name), False  # a missing file too: its row gets the error
         return
     top = resolved(path)
     if top == out:
@@ -216,37 +302,43 @@ def _volumes_below(path: Path, out: Path, containers: bool, rest: _Rest) -> Iter
         if not is_dicom_here and any(map(is_dicom, others)):
             series, is_dicom_here = folder, True  # with its subfolders
             place, relative = place_of(folder)
-            yield str(place), relative, None
+            yield str(place), relative, True
         links = [folder / entry for entry in below if not is_dicom_here]
         rest.files.update((link, str(link.relative_to(top))) for link in links if link.is_symlink())
         for file in files:
             ending = io.ending_of(file)
             if ending in endings or (ending in DICOM_ENDINGS and not is_dicom_here):
-                yield str(file), file.relative_to(top), _ALL
+                yield str(file), file.relative_to(top), False
         unread = rest.unknown.setdefault(str(place), {}) if is_dicom_here else rest.files
         for file in others:
             if io.ending_of(file) not in DICOM_ENDINGS:
                 unread[file] = str(file.relative_to(top))
     for error in unreadable:  # the job reports it
         place, relative = place_of(Path(error.filename))
-        yield str(place), relative, _ALL
+        yield str(place), relative, False
 
 
-def _with_series(volume: _Volume, rest: _Rest) -> Iterator[tuple[str, Path, _Series]]:
+def _with_series(volume: _Volume, out: str, rest: _Rest) -> Iterator[tuple[Item, Path, str]]:
     """Yield a volume, or the series of images in a folder of DICOM.
 
-    Unreadable series are yielded too: their jobs will fail. A single series, or a folder without a
-    readable one, gives _ALL: its job reports the fault. Objects that are not images are noted.
+    Unreadable series are yielded too: their jobs will fail. A folder without a readable one is
+    yielded itself: its job reports the fault. Objects that are not images are noted.
+
+    Args:
+        volume: as of `_volumes_below`.
+        out: the folder of the results, which the items have for their output.
+        rest: gets what is left out.
+    Yields items, their paths below the place that was named, and what tells a series from others.
     """
-    source, relative, only = volume
-    if only is not None:
-        yield source, relative, only
+    source, relative, is_folder = volume
+    if not is_folder:
+        yield Item(source, out), relative, ""
         return
     folder = Path(source)
     try:
         listed = choices(folder, Monitor())
     except MedEnhanceError:
-        yield str(folder), relative, _ALL
+        yield Item(source, out), relative, ""
         return
     images = [choice for choice in listed if choice.about.is_image]
     rest.objects.update((each.about.file, each) for each in listed if not each.about.is_image)
@@ -254,29 +346,54 @@ def _with_series(volume: _Volume, rest: _Rest) -> Iterator[tuple[str, Path, _Ser
     asked = [each for each in images if not rest.modalities or each.row.modality in wanted]
     rest.others.update((each.about.file, each) for each in images if each not in asked)
     if asked and all(choice.part is None for choice in images):
-        yield str(folder), relative, _ALL
+        yield Item(source, out), relative, ""
         return
     are_several = sum(choice.part is not None or choice.about.damaged for choice in images) > 1
+    suffixes = _suffixes(images)
     for choice in asked:
-        file = choice.about.file
+        file, key = choice.about.file, choice.row.key
         if choice.part is None and not (choice.about.damaged and choice.row.uid):
             # Readable images may have the same UID. The ending keeps the name from a volume's.
-            yield str(file), relative / f"{file.relative_to(folder)}{_DICOM}", _ALL
-        elif are_several and choice.row.uid:
-            yield str(folder), relative, (choice.row.key, "; ".join(choice.left_out))
+            name = relative / f"{file.relative_to(folder)}{_DICOM}"
+            yield Item(str(file), out), name, ""
+        elif choice.row.uid:
+            item = _listed_as(Item(source, out, key, "; ".join(choice.left_out)), choice)
+            suffix = suffixes.get(key) or f"{_suffix(choice.row)}-{_hash_of(key)}"
+            item = item if are_several else replace(item, number=0)
+            yield item, relative, suffix
         else:
-            yield str(folder), relative, _ALL
+            yield Item(source, out), relative, ""
 
 
-def _result_name(relative: Path, ending: str | None, series: str) -> Path:
+def _listed_as(item: Item, choice: Choice) -> Item:
+    files = tuple(sorted(map(str, choice.members)))
+    return replace(item, number=choice.row.number, files=files)
+
+
+def with_files(items: Sequence[Item]) -> list[Item]:
+    """Return items of rows, which have no files, with the files of their series."""
+    listed = dict[str, dict[str, Choice]]()
+    for source in {item.source for item in items if item.series}:
+        with suppress(MedEnhanceError):  # the job reports it
+            listed[source] = {each.row.key: each for each in choices(Path(source), Monitor())}
+    choices_of = ((item, listed.get(item.source, {}).get(item.series)) for item in items)
+    return [_listed_as(item, choice) if choice else item for item, choice in choices_of]
+
+
+def result_path(relative: Path, ending: str | None, suffix: str = "") -> Path:
+    """Return the path of a result below the folder of all.
+
+    Args:
+        relative: the path of the source below the place that was named.
+        ending: as of `gather`.
+        suffix: what tells a series from others in its folder.
+    """
     source_ending = io.ending_of(relative)
     has_ending = source_ending in io.READABLE or source_ending in (CONTAINER, _DICOM)
     stem = relative.name[: -len(source_ending)] if has_ending else relative.name
-    if series:
-        stem += f"-{hashlib.sha256(series.encode()).hexdigest()[:8]}"
     if ending is None:
         ending = source_ending if written_format(relative) else io.WRITABLE[0]
-    return relative.with_name(stem + ending)
+    return relative.with_name("-".join(filter(None, (stem, suffix))) + ending)
 
 
 _DESCRIPTION = "dataset_description.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -16,14 +17,25 @@ from typing import Any
 from MedEnhanceLib.core.findings import is_nearly_input
 from MedEnhanceLib.core.manifest import as_json
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.atomic import atomic_write, flush, make_folder
+from MedEnhanceLib.io.atomic import atomic_write, flush, make_folder, resolved
 from MedEnhanceLib.io.csv_tables import write_table
 from MedEnhanceLib.io.volume_files import gradient_tables_of
-from MedEnhanceLib.jobs.batch_items import ROWS, TABLE, Item, Shard
+from MedEnhanceLib.jobs.batch_items import (
+    ROWS,
+    TABLE,
+    Item,
+    Shard,
+    source_seen_from,
+    with_files,
+)
 
 _FIRST_COLUMNS = ("task", "source", "output", "status", "seconds", "code", "message", "hint")
 #: What the last row of a volume says whose job ended without a result, or with its process.
 _BEGUN = ("failed", "cancelled", "started")
+#: Options that only let in what fails without them: what is finished without them stays so.
+_LET_IN = ("as_intensity", "resample", "complete_frames")
+#: Columns of rows that are not in the table.
+_NOT_IN_TABLE = ("key", "number")
 #: A volume: task, source as seen from the result (both may move together), and result.
 _Place = tuple[str, str, str]
 
@@ -48,16 +60,24 @@ def items_in(folder: Path, task: str, shard: Shard | None, *, every: bool) -> li
             f"{folder} has no rows of {task}",
             "Name the --out of a batch; where it was moved, run all again.",
         )
-    return [
+    items = [
         Item(
             row["source"].removesuffix(f" (series {row.get('series')})"),
             row["output"],
             row.get("series", ""),
             row.get("left_out", ""),
+            row.get("number", 0),
         )
         for row in rows.values()
         if every or (row["status"] in _BEGUN and _is_of(row, shard, folder))
     ]
+    return items if every else with_files(items)
+
+
+def earlier_names(folder: Path, task: str) -> list[tuple[str, str]]:
+    """Return the sources that a task has done, as `source_seen_from`, with names of results."""
+    done = (row for row in _rows_in(folder) if (row.get("task"), row["status"]) == (task, "done"))
+    return [(source, name) for _, source, name in dict.fromkeys(map(_place_in, done))]
 
 
 def _is_of(row: Mapping[str, Any], shard: Shard | None, folder: Path) -> bool:
@@ -83,9 +103,9 @@ class Ledger:
     """The record of a batch: batch.jsonl, in which the last row of a volume counts.
 
     Each shard appends to a file of its own, and reads all. A row's status is waiting (in shards),
-    started, done, failed or cancelled. It has a key: a hash of the source's size and time, and of
-    the options; with other options a volume is processed again. Several commands may share the
-    folder, as those for one dataset of BIDS do.
+    started, done, failed or cancelled. It has a key: a hash of the sizes and times of the source,
+    or of the files of its series, and of the options; with other options a volume is processed
+    again. Several commands may share the folder, as those for one dataset of BIDS do.
 
     Attributes:
         task: the kind of job.
@@ -154,7 +174,7 @@ class Ledger:
         lines = []
         for item, fields in rows:
             left_out = {"left_out": item.left_out} if item.left_out else {}
-            key = self._key_of(item)
+            key = self._keys_of(item)[0]
             if "output_bytes" in fields and self._is_changed(item):  # its job was refused
                 fields = {
                     **fields,
@@ -172,10 +192,12 @@ class Ledger:
     def finish(self) -> dict[str, Any]:
         """Return counts of volumes by outcome, the rows, and the path of the table.
 
-        The table has the volumes of this run, then earlier ones. A shard writes none.
+        The table has the volumes of this run, then earlier ones. A shard writes none, and leaves
+        empty folders, which another one may be about to fill.
         """
         table = self._path
         if not self._shard:
+            self._remove_empty_folders()
             table = table.with_name(TABLE)
             places = dict.fromkeys([*map(self._place_of, self._items), *self._rows])
             known = [_columns_of(self._rows[place]) for place in places if place in self._rows]
@@ -213,6 +235,16 @@ class Ledger:
         if "output_bytes" in row:
             self._bytes[place] = row["output_bytes"]
 
+    def _remove_empty_folders(self) -> None:
+        """Remove the folders that were made for results of jobs that failed."""
+        top = resolved(self._path.parent)
+        for item in self._items:
+            folder = Path(item.output).parent
+            with suppress(OSError):  # it is not empty
+                while top in folder.parents:
+                    folder.rmdir()
+                    folder = folder.parent
+
     def _append(self, text: str) -> None:
         with self._path.open("a", encoding="ascii", newline="") as stream:
             stream.write("\n" * self._is_cut_off + text)
@@ -222,11 +254,13 @@ class Ledger:
     def _is_finished(self, item: Item) -> bool:
         """Return whether a volume was processed with these options, and its result still exists."""
         row = self._rows.get(self._place_of(item), {})
+        if row.get("status") != "done":
+            return False
+        keys = self._keys_of(item)
+        if (row.get("measured") or {}).get("taken_as", {}).get("left_alone"):
+            keys = keys[:1]  # phase by its looks was copied; as_intensity changes it
         return (
-            row.get("status") == "done"
-            and row.get("key") == self._key_of(item)
-            and os.path.lexists(item.output)
-            and not self._is_changed(item)
+            row.get("key") in keys and os.path.lexists(item.output) and not self._is_changed(item)
         )
 
     def _is_changed(self, item: Item) -> bool:
@@ -234,34 +268,58 @@ class Ledger:
         size = self._bytes.get(self._place_of(item))
         return size not in (None, bytes_of(item.output)) and os.path.lexists(item.output)
 
-    def _names_of(self, item: Item) -> dict[str, str]:
-        series = {"series": item.series} if item.series else {}
+    def _names_of(self, item: Item) -> dict[str, Any]:
+        series = {"series": item.series, "number": item.number} if item.series else {}
         return {"task": self.task, "source": item.name, "output": item.output, **series}
 
     def _place_of(self, item: Item) -> _Place:
         return _place_in(self._names_of(item))
 
-    def _key_of(self, item: Item) -> str:
-        """Hash the source as it is now, and the options."""
-        path, state = Path(item.source), list[tuple[str, int, int]]()
-        with suppress(OSError):  # the job reports the error
-            # A folder's own time changes with its files' names, not with their bytes.
-            members = sorted(path.iterdir()) if path.is_dir() else [path, *gradient_tables_of(path)]
-            stats = [(member.name, member.stat()) for member in members]
+    def _keys_of(self, item: Item) -> list[str]:
+        """Hash the source as it is now, and the options.
+
+        Returns this key, then those with less of the options that only let volumes in.
+        """
+        state = self._state_of(item)
+        without = [names for n in range(4) for names in itertools.combinations(_LET_IN, n)]
+        if "guide" in self._stated:  # they let guides in, too
+            without = without[:1]
+        keys = []
+        for names in without:
+            options = as_json({"task": self.task, **_without(self._stated, names)})
+            text = json.dumps([state, options], sort_keys=True)
+            keys.append(hashlib.sha256(text.encode()).hexdigest()[:16])
+        return keys
+
+    def _state_of(self, item: Item) -> list[tuple[str, int, int]]:
+        """Return names, sizes and times of the files that a result is made of."""
+        path = Path(item.source)
+        try:
+            members = [Path(file) for file in item.files]
+            if not members or "guide" in self._stated:  # another series may become the guide
+                # A folder's own time changes with its files' names, not with their bytes.
+                others = path.iterdir() if path.is_dir() else [path, *gradient_tables_of(path)]
+                members += sorted({*others} - {*members}) if path.is_dir() else others
+            stats = [(os.path.relpath(member, path), member.stat()) for member in members]
             out = self._path.parent.stat()  # it may lie there, and changes with every result
-            stats = [(name, stat) for name, stat in stats if not os.path.samestat(stat, out)]
-            state = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-        options = as_json({"task": self.task, **self._stated})
-        text = json.dumps([state, options], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        except OSError:  # the job reports the error
+            return []
+        stats = [(name, stat) for name, stat in stats if not os.path.samestat(stat, out)]
+        return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+
+
+def _without(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Leave options out, also those of the configuration."""
+    config = options.get("config") or {}
+    kept = {name: value for name, value in options.items() if name not in (*names, "config")}
+    config = {name: value for name, value in config.items() if name not in names}
+    return kept | ({"config": config} if config else {})
 
 
 def _place_in(row: Mapping[str, Any]) -> _Place:
     task, source, output = (str(row.get(name)) for name in ("task", "source", "output"))
     folder, name = os.path.split(output)
-    with suppress(ValueError):  # on Windows, another drive
-        source = os.path.relpath(source, folder)
-    return task, source, name
+    return task, source_seen_from(folder, source), name
 
 
 def _is_hardly_changed(row: Mapping[str, Any]) -> bool:
@@ -275,7 +333,7 @@ def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
     columns = {
         name: value
         for name, value in row.items()
-        if name != "key" and not isinstance(value, (dict, list))
+        if name not in _NOT_IN_TABLE and not isinstance(value, (dict, list))
     }
     for name in ("warnings", "segmentation_limits"):
         if texts := row.get(name):

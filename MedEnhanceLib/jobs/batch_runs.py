@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError
-from MedEnhanceLib.jobs.batch_items import Item, label_of
+from MedEnhanceLib.jobs.batch_items import Item
 from MedEnhanceLib.jobs.batch_ledger import Ledger, bytes_of
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.machine import cpu_threads
@@ -51,8 +51,7 @@ def run_here(ledger: Ledger, monitor: Monitor) -> None:
         if monitor.cancelled:
             return
         part = monitor.part(index / count, (index + 1) / count)
-        name = label_of(item.name, item.series)
-        listener = partial(_pass_on, part, item, f"{index + 1} of {count}, {name}")
+        listener = partial(_pass_on, part, item, f"{index + 1} of {count}, {item.label}")
         (params,) = ledger.begin([item])
         ledger.end([(item, run_into_row(ledger.task, params, lambda: monitor.cancelled, listener))])
 
@@ -61,8 +60,10 @@ def _pass_on(part: Monitor, item: Item, stage: str, event: Event) -> None:
     if event.kind == "progress":
         part.progress(event.fields["fraction"], f"{stage}: {event.fields['stage']}")
     elif event.kind == "warning":
-        message = event.fields["message"].removeprefix(f"{Path(item.source).name}: ")
-        part.warn(f"{label_of(item.name, item.series)}: {message}")
+        message = event.fields["message"]
+        for name in (item.name, item.source):  # the label is shorter
+            message = message.removeprefix(f"{Path(name).name}: ")
+        part.warn(f"{item.label}: {message}")
 
 
 @dataclass

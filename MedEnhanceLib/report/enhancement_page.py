@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from MedEnhanceLib.core.findings import describe, verdict_on
+from MedEnhanceLib.core.labels import interval_notes
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, caveats_of, uncertainty_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import atomic_folder, atomic_write, make_folder
-from MedEnhanceLib.report.figures import Picture
+from MedEnhanceLib.report.figures import Picture, shown_frame
 from MedEnhanceLib.report.frame_pictures import draw_sequence
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.text import cell_text, sentence
+from MedEnhanceLib.runtime.text import cell_text, grid_text, sentence
 
 _HEADS = {
     "label": "Label",
@@ -60,7 +61,6 @@ def enhancement_report(
     comparisons: Sequence[Table] = (),
     reference: str = "",
     beside_reference: Picture | None = None,
-    shown: str = "the first that is not constant",
     overwrite: bool = False,
 ) -> Path:
     """Write index.html and comparison.png; of a sequence, more pictures into the folder frames.
@@ -70,14 +70,13 @@ def enhancement_report(
         name: of the input, as the page calls it.
         volume: before enhancement.
         enhanced: after enhancement, on the same grid.
-        picture: the comparison.
+        picture: the comparison, of a sequence in the frame that `shown_frame` returns.
         manifest: as `make_manifest` returns it.
         table: a row per label, {"label", "voxels", "volume_ml"}, and "quality" if the model
             estimates it.
         comparisons: further tables, above that of the labels.
         reference: what the result is compared with, in a sentence; "" for no reference.
         beside_reference: the result beside it, which becomes reference.png.
-        shown: which frame of a sequence the first picture shows, after "One of 16 frames is shown".
         overwrite: whether files may be replaced.
     Returns the page.
     Raises OutputError: a file exists and may not be replaced, or cannot be written.
@@ -97,7 +96,7 @@ def enhancement_report(
     lines = {line.key: str(line.given(**typed)) for line in found}
     verdict = lines.pop(found[0].key) if verdict_on(measured, strength) else ""
     uncertainty = results.get("uncertainty")
-    note = " ".join(caveats_of(results))
+    note = " ".join([*interval_notes(table), *caveats_of(results)])
     heads = {name: head for name, head in _HEADS.items() if any(name in row for row in table)}
     beneath = str(results.get("segmentation_warning", "")) if table else ""
     text = template(jinja2, "page.html").render(
@@ -123,7 +122,7 @@ def enhancement_report(
         tables=[*comparisons, *([Table("Segmentation", heads, table, note)] if table else [])],
         reference=reference,
         beside_reference=beside_reference,
-        shown=shown,
+        shown=shown_frame(volume)[1],
         warnings=[
             f"{warning.rstrip('.')}." for warning in manifest["warnings"] if warning not in beneath
         ],
@@ -169,6 +168,7 @@ def template(jinja2: Any, name: str) -> Any:
     )
     environment.filters["cell"] = cell_text
     environment.filters["sentence"] = sentence
+    environment.filters["grid"] = grid_text
     environment.filters["json"] = lambda value: json.dumps(
         value, indent=2, ensure_ascii=False, default=str
     )

@@ -44,6 +44,8 @@ _SQUARE, _SLICES = 4, 24
 #: images, such as ±1 by rounding, is not drawn as a strong change.
 _LEAST_CHANGE = 0.01
 _LETTER = "#ffd666"
+#: Opacity of the tint of labels: it shows which area is whose, and the image through it.
+_TINT = 0.3
 #: Most voxel indices that are marked along a side.
 _TICKS = 5
 #: Widths and heights in inches: of a column, the row names, title and color bar, a color bar.
@@ -113,11 +115,11 @@ def comparison(
         point: (k, j, i); None takes the `busiest_point` of the first pane.
         window: lowest and highest gray level of all images, in the volume's units; None derives it
             from the first pane. A CT is then drawn in two windows if it needs them.
-        frame: of a sequence, from 0, else InputError; None takes `first_with_content`.
+        frame: of a sequence, from 0, else InputError; None takes `shown_frame`.
         planes: that are drawn, where they have more than one row and column.
         ticks: whether voxel indices, from 0, are marked at the edges.
     """
-    number = first_with_content(panes[0].volume) if frame is None else frame
+    number = shown_frame(panes[0].volume)[0] if frame is None else frame
     panes = [_with_frame(pane, number) for pane in panes]
     _check_grids(panes)
     at = point or busiest_point(panes[0].volume)
@@ -133,10 +135,25 @@ def comparison(
     )
 
 
-def first_with_content(volume: Volume) -> int:
-    """Return the number of the first frame that is not constant; 0 if all are."""
-    voxels = (frame.voxels for frame in volume.frames())
-    return next((n for n, frame in enumerate(voxels) if frame.min() < frame.max()), 0)
+def shown_frame(volume: Volume) -> tuple[int, str]:
+    """Return the number of the frame that pictures of a volume show, and why it is that one.
+
+    It is the first that is not constant, in diffusion of those with the highest b-value; 0 if all
+    are constant.
+    """
+    highest = max((gradient.b_value for gradient in volume.gradients), default=0)
+    numbers: Sequence[int] = range(len(volume.frames()))
+    if highest:
+        numbers = [n for n in numbers if volume.gradients[n].b_value == highest]
+    for number in numbers:
+        voxels = volume.frame(number).voxels
+        if voxels.min() < voxels.max():
+            break
+    else:
+        return 0, "as all are constant"
+    if highest:
+        return number, f"the first with b = {highest:g} s/mm², where noise shows best"
+    return number, "the first that is not constant"
 
 
 @dataclass(frozen=True)
@@ -409,9 +426,19 @@ def _ticks_of(name: str, indices: range, mm: float) -> tuple[list[float], list[s
 
 
 def _draw_contours(axes: Any, plane: Plane, colors: Mapping[int, Any]) -> None:
-    """Draw light lines with a dark edge, which keeps them visible on light tissue."""
+    """Draw light lines with a dark edge, which keeps them visible on light tissue.
+
+    Of several labels the areas are tinted too: of two neighbors, the line of one hides the other.
+    """
     effects = require("matplotlib.patheffects", purpose=_PURPOSE)
     rows, columns = plane.pixels.shape
+    if len(colors) > 1:
+        to_rgba = require("matplotlib.colors", purpose=_PURPOSE).to_rgba
+        tints = np.zeros((256, 4), np.float32)
+        for value, color in colors.items():
+            tints[value] = to_rgba(color, _TINT)
+        height, width = plane.size_mm
+        axes.imshow(tints[plane.pixels], extent=(0, width, height, 0), interpolation="nearest")
     # A frame of zeros closes the contours of labels that touch the edge.
     labels = np.pad(plane.pixels, 1)
     x = (np.arange(columns + 2) - 0.5) * plane.spacing_mm[1]

@@ -9,7 +9,7 @@ import numpy as np
 from MedEnhanceLib.core.arrays import foreground
 from MedEnhanceLib.core.diffusion_gradients import fit_tensor, tensor_equations
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.report.figures import Pane, Picture, comparison, first_with_content
+from MedEnhanceLib.report.figures import Pane, Picture, comparison, shown_frame
 from MedEnhanceLib.report.orthogonal import PLANES, PlaneName, Point, busiest_point
 
 #: Most frames that are drawn.
@@ -38,24 +38,25 @@ def draw_sequence(before: Volume, after: Volume) -> SequencePictures:
     if count == 1:
         return SequencePictures()
     numbers = np.linspace(0, count - 1, min(count, _MOST)).round().astype(int).tolist()
-    point = busiest_point(before.frame(first_with_content(before)))
+    point = busiest_point(before.frame(shown_frame(before)[0]))
     volumes = [before, after]
     means = [each.frame(0).with_voxels(each.voxels.mean(0, np.float64)) for each in volumes]
     planes = [PLANES[before.geometry.upright_turn.axes.index(0)]]  # along slices as they are stored
     pictures = {
         f"{number:03d}.png": comparison(
-            _panes(before, after), point=point, frame=number, planes=planes
+            compared_panes(before, after), point=point, frame=number, planes=planes
         )
         for number in numbers
     }
-    pictures["mean.png"] = comparison(_panes(*means), point=point)
+    pictures["mean.png"] = comparison(compared_panes(*means), point=point)
     tensor, medians = _draw_tensor(volumes, means, point, planes)
     if tensor is not None:
         pictures["tensor.png"] = tensor
     return SequencePictures(pictures, numbers, medians)
 
 
-def _panes(before: Volume, after: Volume) -> list[Pane]:
+def compared_panes(before: Volume, after: Volume) -> list[Pane]:
+    """Return panes of the input, of the result and of their difference."""
     difference = Pane("Enhanced − input", after, minus=before)
     return [Pane("Input", before), Pane("Enhanced", after), difference]
 

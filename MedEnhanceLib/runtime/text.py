@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -106,6 +106,17 @@ def cell_text(value: Any) -> str:
     if isinstance(value, int | float):
         return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
     return "–" if value is None else str(value)
+
+
+def sides_text(shape: Sequence[int]) -> str:
+    """Format the sides of a grid [K, J, I] as columns × rows × slices: "102 × 102 × 18"."""
+    return " × ".join(f"{side:.5g}" for side in shape[:-4:-1])
+
+
+def grid_text(shape: Sequence[int]) -> str:
+    """Describe a grid, [K, J, I] or [T, K, J, I], with the names of its sides."""
+    frames = f"{shape[0]} frames of " if len(shape) > 3 and shape[0] > 1 else ""
+    return f"{frames}{sides_text(shape)} (columns × rows × slices)"
 
 
 def size_text(count: int) -> str:

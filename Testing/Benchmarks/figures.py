@@ -8,6 +8,8 @@ A number in running text has its origin behind it, in a comment that no reader s
 
     35.83<!-- = enhancement.rows[case=Rician 5 %; arm=ours].psnr_image:mean -->
 
+In the template of the report it is a comment of Jinja, {# = … #}.
+
 How an origin is written: _figure_origins.py. A value is compared at the digits that the page has.
 
 A table between `<!-- figures: NAME -->` and `<!-- /figures -->` is made by results_page.py.
@@ -36,7 +38,9 @@ DEFINITIONS = Path(__file__).resolve().parent / "definitions.toml"
 #: Decisions tell what was measured when they were taken.
 _NOT_CHECKED = ("docs/decisions/",)
 _NUMBER = r"[+−-]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)"
-_ORIGIN = re.compile(rf"(?P<value>{_NUMBER})(?P<between>[^\d\s<]{{0,2}})<!-- = (?P<path>.*?) -->")
+_ORIGIN = re.compile(
+    rf"(?P<value>{_NUMBER})(?P<between>[^\d\s<]{{0,2}})(?:<!--|{{#) = (?P<path>.*?) (?:-->|#}})"
+)
 _BLOCK = re.compile(r"(<!-- figures: ([\w-]+) -->\n)(.*?)(<!-- /figures -->)", re.S)
 _COMMENT = re.compile(r"<!--.*?-->", re.S)
 _CODE = re.compile(r"^(```|~~~).*?^\1", re.S | re.M)
@@ -79,6 +83,7 @@ def pages() -> list[Path]:
         REPOSITORY / "README.md",
         REPOSITORY / "CHANGELOG.md",
         *sorted((REPOSITORY / "docs").rglob("*.md")),
+        REPOSITORY / "MedEnhanceLib" / "report" / "page.html",
     ]
     return [path for path in faults if not _name(path).startswith(_NOT_CHECKED)]
 

@@ -578,7 +578,7 @@ def offers() -> Table:
     packed = "compression.rows[mode=large; setting=lossless].encode_cpu_s"
     cost = "speed.rows[width=avx2; case={}].cpu_s"
     rows = (
-        ("diffusion, 42 frames", "MP-PCA", f"{pair.format('MP-PCA')}.left:mean",
+        ("diffusion, 2×21 frames", "MP-PCA", f"{pair.format('MP-PCA')}.left:mean",
          f"{pair.format('joint')}.left:mean", cost.format("diffusion")),
         ("low-dose CT, simulated, `--for-viewing`", "BM4D",
          f"{over(dose, ('BM4D', 'input'), 'psnr_image')}:left",

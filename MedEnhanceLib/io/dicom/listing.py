@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import filecmp
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from MedEnhanceLib.core.modality import profile_of
+from MedEnhanceLib.core.quantity import DERIVED, quantity_in
 from MedEnhanceLib.errors import GeometryError, InputError, MedEnhanceError
 from MedEnhanceLib.io.dicom.frames import ScanPart, scan_parts
 from MedEnhanceLib.io.dicom.headers import DicomHeader, read_header
+from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, find_files, named
 from MedEnhanceLib.io.dicom.stack import require_alike, stack_frames
 from MedEnhanceLib.io.formats import DICOM_ENDINGS
@@ -37,6 +41,8 @@ class SeriesRow:
         patient: PatientID.
         study: StudyDescription.
         reason: why it cannot be loaded as it is, or "".
+        series_number: SeriesNumber or "".
+        quantity: what its header states instead of intensities ("a derived map (ADC)"), or "".
     """
 
     number: int
@@ -51,6 +57,8 @@ class SeriesRow:
     study: str
     readable: bool
     reason: str
+    series_number: str = ""
+    quantity: str = ""
 
     @property
     def key(self) -> str:
@@ -74,6 +82,7 @@ class Choice:
         copies: files with one SOPInstanceUID, the one that is used → the others.
         notes: warnings for when it is loaded.
         left_out: those about slices of the same series that are not in the part.
+        members: all files of its series, those of its other parts among them.
     """
 
     row: SeriesRow
@@ -83,6 +92,7 @@ class Choice:
     copies: Mapping[Path, Sequence[Path]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    members: tuple[Path, ...] = ()
 
     @property
     def error(self) -> MedEnhanceError:
@@ -296,7 +306,7 @@ def _volumes(
     if damaged and not lost:
         more = f" ({len(damaged)} files are damaged)" if len(damaged) > 1 else ""
         lost = InputError(f"{damaged[0].fault}{more}", _REMOVE_IT)
-    volumes = []
+    volumes, members = [], tuple(header.file for header in (*images, *damaged))
     for part in parts:
         files = {plane.file for plane in part.slices}
         fault = lost or _raised(partial(_refuse, part, name))
@@ -312,7 +322,8 @@ def _volumes(
             f"{name}: {part.name} leaves out {counted(part.lacking, 'slice')} of its series at "
             "other places: they are of another kind, and are listed as other parts",
         )[: bool(part.lacking)]
-        volumes.append(Choice(row, first, part, fault, copies, (*notes, *left_out), left_out))
+        notes_of_part = (*notes, *left_out)
+        volumes.append(Choice(row, first, part, fault, copies, notes_of_part, left_out, members))
     return volumes
 
 
@@ -320,7 +331,8 @@ def _no_volume(headers: Sequence[DicomHeader]) -> Choice:
     """Return one row for objects of one kind, with the reason of the first."""
     first = headers[0]
     row = _row(first, len(headers), first.fault if first.damaged else first.reason)
-    return Choice(row, first, fault=InputError(first.fault, first.hint))
+    members = tuple(header.file for header in headers)
+    return Choice(row, first, fault=InputError(first.fault, first.hint), members=members)
 
 
 def _row(about: DicomHeader, files: int, reason: str, part: ScanPart | None = None) -> SeriesRow:
@@ -342,7 +354,20 @@ def _row(about: DicomHeader, files: int, reason: str, part: ScanPart | None = No
         study=about.study_description,
         readable=not reason,
         reason=reason,
+        series_number=about.number,
+        quantity=stated_quantity(part.slices[0], about.description) if part is not None else "",
     )
+
+
+def stated_quantity(first: Slice, description: str) -> str:
+    """Return the quantity that a header states, "" for intensities."""
+    units = [f"[{unit}]" for unit in (first.real_world_unit, first.rescale_type, first.units)]
+    only_magnitude = () if profile_of(first.modality).is_magnitude else ("M",)
+    quantity = quantity_in([*first.image_type, *units, *only_magnitude])
+    if not quantity and "DERIVED" in first.image_type:  # GE names maps in the description alone
+        named_map = quantity_in(re.findall(r"\w{3,}", description))
+        quantity = named_map if named_map.startswith(DERIVED) else ""
+    return quantity
 
 
 def _refuse(part: ScanPart, name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
-from MedEnhanceLib.core.quantity import DERIVED, quantity_in
 from MedEnhanceLib.core.sequence_kind import stated_kind
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, MedEnhanceError
@@ -23,7 +21,13 @@ from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.io.dicom import segmentation
 from MedEnhanceLib.io.dicom.frame_attributes import IN_TIME, interval_s
 from MedEnhanceLib.io.dicom.headers import SEGMENTATIONS
-from MedEnhanceLib.io.dicom.listing import Choice, choices, counted_kinds, require_identical
+from MedEnhanceLib.io.dicom.listing import (
+    Choice,
+    choices,
+    counted_kinds,
+    require_identical,
+    stated_quantity,
+)
 from MedEnhanceLib.io.dicom.pixels import read_intensities
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import named
@@ -179,7 +183,7 @@ def _volume(
         frame_interval_s=interval_s(part.frames, part.axis, name, monitor),
         dicom_origin=replace(_origin(stacks), padding=padding),
         gradients=_gradients([stack.slices[0] for stack in stacks], name, monitor),
-        quantity=_quantity(ordered[0], about.description),
+        quantity=stated_quantity(ordered[0], about.description),
         sequence_kind=_sequence_kind(ordered[0], part.axis),
         # That of the slice with the highest ratio.
         lossy=max((plane.lossy for plane in ordered), key=lambda steps: [s.ratio for s in steps]),
@@ -238,17 +242,6 @@ def _units(first: Slice, modality: str) -> str:
     if profile_of(modality).is_absolute and first.rescale_type not in ("", "HU"):
         return first.rescale_type
     return profile_of(modality).units
-
-
-def _quantity(first: Slice, description: str) -> str:
-    """Return the quantity that a header states, "" for intensities."""
-    units = [f"[{unit}]" for unit in (first.real_world_unit, first.rescale_type, first.units)]
-    only_magnitude = () if profile_of(first.modality).is_magnitude else ("M",)
-    quantity = quantity_in([*first.image_type, *units, *only_magnitude])
-    if not quantity and "DERIVED" in first.image_type:  # GE names maps in the description alone
-        named = quantity_in(re.findall(r"\w{3,}", description))
-        quantity = named if named.startswith(DERIVED) else ""
-    return quantity
 
 
 def _origin(stacks: Sequence[Stack]) -> DicomOrigin:

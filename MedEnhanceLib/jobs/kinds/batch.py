@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -240,7 +241,7 @@ def _hold_alone(place: Path, shard: Shard | None) -> FileLock | None:
 def _items_of(params: BatchParams, out: Path, shard: Shard | None, monitor: Monitor) -> list[Item]:
     """List the volumes; raises OutputError if derived series would lie among their originals."""
     from MedEnhanceLib.jobs.batch_items import bids_items, gather
-    from MedEnhanceLib.jobs.batch_ledger import items_in
+    from MedEnhanceLib.jobs.batch_ledger import earlier_names, items_in
 
     if params.retry_failed or params.join:
         return items_in(out, params.task, shard, every=params.join)
@@ -262,4 +263,5 @@ def _items_of(params: BatchParams, out: Path, shard: Shard | None, monitor: Moni
         monitor=monitor,
         shard=shard,
         modalities=params.modalities,
+        earlier=partial(earlier_names, out, params.task),
     )

@@ -38,7 +38,7 @@ from MedEnhanceLib.unicompress.config import CompressConfig
 
 if TYPE_CHECKING:
     from MedEnhanceLib.report.enhancement_page import Table
-    from MedEnhanceLib.report.figures import Pane, Picture
+    from MedEnhanceLib.report.figures import Picture
 
 SAMPLE, REPEATED, LICENSE = "dwi_ds000114", "dwi_ds000114_b0", "LICENSE-ds000114.txt"
 #: What other methods leave of the error, measured by Testing/Benchmarks/demo_peers.py.
@@ -164,6 +164,7 @@ def _write_page(
     """Write the page; volumes: the scan, the result, and the further measurements."""
     from MedEnhanceLib.report.enhancement_page import enhancement_report
     from MedEnhanceLib.report.figures import comparison
+    from MedEnhanceLib.report.frame_pictures import compared_panes
 
     scan, enhanced, _ = volumes
     return enhancement_report(
@@ -171,12 +172,11 @@ def _write_page(
         name=NAME,
         volume=scan,
         enhanced=enhanced,
-        picture=comparison(_weighted_panes(scan, enhanced)),
+        picture=comparison(compared_panes(scan, enhanced)),
         manifest=json.loads(Path(facts["manifest"]).read_text(encoding="utf-8")),
         comparisons=tables_of(results),
         reference=REFERENCE,
         beside_reference=_beside_reference(*volumes),
-        shown=f"the first with b = {_strongest(scan)[1]:g} s/mm², where noise shows best",
         overwrite=overwrite,
     )
 
@@ -248,24 +248,6 @@ def _tissue_of(scan: Volume, truth: Array, unweighted: Sequence[int]) -> Mask:
         head = sitk.BinaryErode(head, [1, 1, 1], sitk.sitkCross, 0, 1, boundaryToForeground=False)
     tissue: Mask = (sitk.GetArrayFromImage(head) > 0) & (weighted > _NO_FLUID * truth)
     return tissue
-
-
-def _strongest(scan: Volume) -> tuple[int, float]:
-    """Return the number and the b value of the first frame of the strongest weighting."""
-    b_values = [gradient.b_value for gradient in scan.gradients]
-    return b_values.index(max(b_values)), max(b_values)
-
-
-def _weighted_panes(scan: Volume, enhanced: Volume) -> list[Pane]:
-    from MedEnhanceLib.report.figures import Pane
-
-    number, b_value = _strongest(scan)
-    before, after = scan.frame(number), enhanced.frame(number)
-    return [
-        Pane(f"Input, b = {b_value:g}", before),
-        Pane("Enhanced", after),
-        Pane("Enhanced − input", after, minus=before),
-    ]
 
 
 def _beside_reference(scan: Volume, enhanced: Volume, repeated: Volume) -> Picture:

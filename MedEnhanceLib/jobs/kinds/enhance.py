@@ -41,6 +41,11 @@ if TYPE_CHECKING:
 
 #: Ending of a segmentation in BIDS.
 _OF_BIDS = "_dseg.nii.gz"
+#: What a result is compared with by `against`, as the page says it.
+_SECOND = (
+    "The second measurement, which the enhancement did not see, is the reference: the error is in "
+    "the table below."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,7 +322,7 @@ def _write_report(params: EnhanceParams, volume: Volume, enhanced: Enhanced, man
         manifest=json.loads(Path(manifest).read_text(encoding="utf-8")),
         table=enhanced.segmentation.table if enhanced.segmentation else (),
         comparisons=[table_of(compared)] if compared else (),
-        reference=compared.findings[0] if compared else "",
+        reference=_SECOND if compared else "",
         beside_reference=compared.picture() if compared else None,
         overwrite=params.overwrite,
     )
@@ -433,8 +438,7 @@ class SegmentParams(DicomParams, VolumeParams):
     )
     picture: str | None = option(
         None,
-        help="write a picture (PNG): the volume without and with outlines of its labels, in three "
-        "planes",
+        help="write a picture (PNG): the volume without and with its labels, in three planes",
         metavar="FILE",
         place="table",
     )

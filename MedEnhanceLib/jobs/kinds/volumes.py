@@ -22,6 +22,7 @@ from MedEnhanceLib.jobs.dicom import DicomParams, LabelMap, Objects, place_objec
 from MedEnhanceLib.jobs.files import OutputParams, Result, VolumeParams
 from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.runtime.texts import text
 
 if TYPE_CHECKING:
     from MedEnhanceLib.degradation.pipeline import Degradation
@@ -71,7 +72,9 @@ def inspect_volume(params: InspectParams, monitor: Monitor) -> dict[str, Any]:
     if params.verify:
         raise ConfigError(f"{path.name} carries no checksums", f"Verify a {CONTAINER}.")
     facts = described(params.load(monitor), path)
-    return facts | {"warnings": [*facts["warnings"], *monitor.warnings]}
+    guess = str(text("modality_guessed"))  # of which the monitor was warned in more words
+    own = [warning for warning in facts["warnings"] if warning != guess]
+    return facts | {"warnings": [*own, *monitor.warnings]}
 
 
 def described(volume: Volume, path: Path | None = None) -> dict[str, Any]:
@@ -112,8 +115,8 @@ def degraded(volume: Volume, steps: Sequence[Degradation], monitor: Monitor) -> 
         volume = attend(partial(step.apply, volume), monitor)
     rounded = restore_dtype(volume.voxels, dtype)
     if dtype.kind != "f" and (clipped := float(np.mean(np.abs(volume.voxels - rounded) > 0.5))):
-        text = f"{clipped:.2%} of the voxels left the range of {dtype.name} and were clipped"
-        monitor.warn(f"{text}; to keep them, save the input in a wider type, such as float32")
+        lost = f"{clipped:.2%} of the voxels left the range of {dtype.name} and were clipped"
+        monitor.warn(f"{lost}; to keep them, save the input in a wider type, such as float32")
     return volume.with_voxels(rounded)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from Library.cli.conftest import Ran
+from Library.conftest import MR
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import hqg, io
@@ -682,6 +683,8 @@ def test_what_failed_is_repeated_without_a_search(
     assert series == ["1.2.3.7"]
     assert {row["status"] for row in table_of(out).values()} == {"done"}
     assert run(*enhance(out), "--retry-failed", "--json").json["total"] == 0
+    monkeypatch.undo()
+    assert run(*enhance(out, ward, scans), "--json").json["already_done"] == 6
 
 
 @pytest.fixture
@@ -735,6 +738,137 @@ def test_every_series_of_a_folder_is_done_and_what_holds_none_is_left_out(
     assert (again["done"], again["already_done"]) == (3, 3)
 
 
+@pytest.fixture
+def archive(tmp_path: Path, make_series: Callable) -> Path:
+    """A flat folder, as a PACS exports it: three series, numbered 1, 2 and 7."""
+    folder = tmp_path / "ARCHIVE"
+    for number in (1, 2, 7):
+        uid = f"1.2.3.{number}"
+        make_series((4, 8, 9), folder=folder, uid=uid, number=number, prefix=f"{number}-", **MR)
+    return folder
+
+
+@pytest.mark.usefixtures("networks")
+class TestFlatFolder:
+    def test_only_a_series_whose_own_files_changed_is_done_again(
+        self, run: Callable, archive: Path, tmp_path: Path, make_series: Callable
+    ) -> None:
+        def done_again() -> list[str]:
+            before = len(rows_of(out)) if out.exists() else 0
+            ran = run(*enhance(out, archive))
+            assert ran.status == 0, ran.err
+            done = (row["output"] for row in rows_of(out)[before:] if row["status"] == "done")
+            return [Path(output).name.removesuffix(".nii.gz") for output in done]
+
+        out = tmp_path / "out"
+        assert done_again() == ["ARCHIVE-MR-1", "ARCHIVE-MR-2", "ARCHIVE-MR-7"]
+        first, *_, last = sorted(archive.glob("2-*"))
+        os.utime(first, ns=(1, 1))
+        assert done_again() == ["ARCHIVE-MR-2"]
+        removed = last.read_bytes()
+        last.unlink()
+        assert done_again() == ["ARCHIVE-MR-2"]
+        (archive / "below").mkdir()
+        (archive / "below" / "again").write_bytes(removed)
+        assert done_again() == ["ARCHIVE-MR-2"]
+        os.utime(archive / "below" / "again", ns=(1, 1))
+        assert done_again() == ["ARCHIVE-MR-2"]
+        contours = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.3", "Modality": "RTSTRUCT"}
+        make_series((1, 8, 9), folder=archive, uid="1.2.3.9", prefix="plan", **contours)
+        make_series((2, 8, 9), folder=archive, uid="1.2.3.8", number=8, prefix="8-", **MR)
+        assert done_again() == ["ARCHIVE-MR-8"]
+        for path in [*archive.glob("8-*"), *archive.glob("plan*")]:
+            path.unlink()
+        assert done_again() == []
+
+    def test_with_guides_a_new_series_repeats_all_because_it_may_be_a_better_guide(
+        self, run: Callable, archive: Path, tmp_path: Path, make_series: Callable
+    ) -> None:
+        guided = (*enhance(tmp_path / "out", archive), "--guide", "auto", "--json")
+        assert [run(*guided).json["already_done"] for _ in range(2)] == [0, 3]
+        make_series((4, 8, 9), folder=archive, uid="1.2.3.8", number=8, prefix="8-", **MR)
+        assert run(*guided).json["already_done"] == 0
+
+    def test_results_are_named_by_modality_and_number_and_keep_their_names(
+        self, run: Callable, archive: Path, tmp_path: Path, make_series: Callable
+    ) -> None:
+        for path in [*archive.glob("2-*"), *archive.glob("7-*")]:
+            path.unlink()
+        out = tmp_path / "out"
+        assert run(*enhance(out, archive)).status == 0
+        assert sorted(path.name for path in out.glob("*.nii.gz")) == ["ARCHIVE.nii.gz"]
+        for uid in ("1.2.3.4", "1.2.3.5"):  # of two patients whose series have one number
+            about = {"SeriesDescription": "DOE JANE", **MR}
+            make_series((2, 8, 9), folder=archive, uid=uid, number=1, prefix=uid, **about)
+        make_series((2, 8, 9), folder=archive, uid="1.2.3.6", number=4, prefix="ct")
+        ran = run(*enhance(out, archive), "--json").json
+        assert (ran["done"], ran["already_done"]) == (4, 1)
+        text = " ".join(sorted(path.name for path in out.glob("*.nii.gz")))
+        same = "ARCHIVE-MR-1-[0-9a-f]{8}.nii.gz"
+        assert re.fullmatch(f"ARCHIVE-CT-4.nii.gz {same} {same} ARCHIVE.nii.gz", text), text
+        make_series((2, 8, 9), folder=archive, uid="1.2.3.7", number=4, prefix="other")
+        assert run(*enhance(out, archive), "--json").json["already_done"] == 4
+        assert len([*out.glob("ARCHIVE-CT-4-????????.nii.gz")]) == 1
+        for path in [*archive.glob("1-*"), *archive.glob("other*"), *archive.glob("1.2.3.*")]:
+            path.unlink()
+        ran = run(*enhance(out, archive), "--json").json  # a single one is left
+        assert (ran["total"], ran["already_done"]) == (1, 1)
+        shutil.rmtree(archive)
+        for number in (4, 5):  # the first takes the place of another
+            uid = f"1.2.3.9{number}"
+            make_series((2, 8, 9), folder=archive, uid=uid, number=number, prefix=uid)
+            ran = run(*enhance(out, archive), "--json").json
+            assert (ran["total"], ran["done"]) == (number - 3, number - 3)
+        assert len([*out.glob("ARCHIVE-CT-4-????????.nii.gz")]) == 2
+        assert (out / "ARCHIVE-CT-5.nii.gz").exists()
+
+    def test_an_option_that_lets_one_series_in_does_not_repeat_the_others(
+        self, run: Callable, archive: Path, tmp_path: Path, make_series: Callable
+    ) -> None:
+        derived = MR | {"ImageType": ["DERIVED", "PRIMARY", "ADC"]}
+        make_series((2, 8, 9), folder=archive, uid="1.2.3.8", number=8, prefix="8-", **derived)
+        out = tmp_path / "out"
+        ran = run(*enhance(out, archive), "--json").json
+        assert (ran["done"], ran["failed"]) == (3, 1)
+        ran = run(*enhance(out, archive), "--as-intensity", "--json").json
+        assert (ran["done"], ran["already_done"]) == (4, 3)
+        more = ("--as-intensity", "--resample", "--complete-frames", "--json")
+        assert run(*enhance(out, archive), *more).json["already_done"] == 4
+        # The result of the derived map is not one of a run without the option.
+        ran = run(*enhance(out, archive), "--json").json
+        assert (ran["done"], ran["already_done"], ran["failed"]) == (3, 3, 1)
+
+    def test_what_was_copied_because_it_looks_like_phase_is_done_again_on_request(
+        self, run: Callable, head: Volume, tmp_path: Path
+    ) -> None:
+        values = np.random.default_rng(0).uniform(-np.pi, np.pi, head.shape).astype(np.float32)
+        io.save(Volume(values, head.geometry, modality="MR"), tmp_path / "phase.nii.gz")
+        command = (*enhance(tmp_path / "out", tmp_path / "phase.nii.gz"), "--modality", "MR")
+        ran = run(*command, "--json").json
+        assert ran["rows"][0]["measured"]["taken_as"]["left_alone"] == "phase"
+        assert run(*command, "--resample", "--json").json["already_done"] == 0
+        assert run(*command, "--as-intensity", "--json").json["already_done"] == 0
+
+    def test_what_failed_is_named_as_inspect_names_it_in_lines_that_fit(
+        self, run: Callable, archive: Path, tmp_path: Path, make_series: Callable
+    ) -> None:
+        derived = MR | {"ImageType": ["DERIVED", "PRIMARY", "ADC"]}
+        make_series((2, 8, 9), folder=archive, uid="1.2.3.4", number=4, prefix="4-", **derived)
+        make_series((1, 8, 9), folder=archive, uid="1.2.3.9", prefix="rgb", number=9,
+                    PhotometricInterpretation="RGB")  # fmt: skip
+        listed = run("inspect", archive).out
+        assert "series 3 is a derived map (ADC), not intensities: enhance refuses it" in listed
+        assert listed.splitlines()[4].split()[:4] == ["3", "MR", "4", "axial"]
+        ran = run(*enhance(tmp_path / "out", archive))
+        text, _, last = ran.out.rpartition("\n\n")
+        assert "3 of 5 done (0 of them before)" in last
+        assert "  ARCHIVE, series 3\n    it is a derived map (ADC), not intensities." in text
+        assert max(map(len, text.splitlines())) <= 100
+        assert "1.2.3.4" not in text
+        assert "  rgb001.dcm\n    a color image" in text
+        assert not (tmp_path / "out" / "ARCHIVE").exists()
+
+
 @pytest.mark.usefixtures("networks")
 def test_series_of_other_modalities_are_left_out_and_counted(
     run: Callable, ward: Path, tmp_path: Path, make_series: Callable
@@ -766,7 +900,8 @@ def test_a_batch_that_compresses_dicom_says_once_what_is_not_kept(
     batch = ("batch", "compress", "--lossless", "--out", tmp_path / "out")
     ran = run(*batch, ward, scan)
     assert (ran.status, ran.err.count("keep the originals")) == (0, 1), ran.err
-    assert "scout (sagittal 2): one slice has no neighbor" in ran.err.replace("scout: ", "")
+    assert "warning: scout, series 2 (sagittal 2): one slice has no neighbor" in ran.err
+    assert (tmp_path / "out" / "scout-CT-1-sagittal-2.ucv").is_file()
     assert "keep the originals" not in (tmp_path / "out" / "batch.csv").read_text(encoding="utf-8")
     assert "keep the originals" not in run(*batch, scan, "--force").err
     single = run("compress", ward / "a", tmp_path / "a.ucv", "--lossless")

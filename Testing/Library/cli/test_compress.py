@@ -18,7 +18,9 @@ from MedEnhanceLib.errors import ConfigError
 def packed(run: Callable, scan: Path, tmp_path: Path) -> Path:
     """The scan without loss, as a container."""
     path = tmp_path / "scan.ucv"
-    assert run("compress", scan, path, "--lossless").status == 0
+    ran = run("compress", scan, path, "--lossless")
+    assert ran.status == 0
+    assert "one damaged byte can cost 100% of the volume: keep a second copy" in ran.out
     return path
 
 
@@ -32,6 +34,7 @@ def test_region_which_may_count_from_the_end_is_cropped_with_its_geometry(
         assert refused.err.endswith(f"A name that begins with - is written ./{name}\n")
     ran = run("decompress", packed, tmp_path / "part.nrrd", "--region=-8:9,:,10:")
     assert ran.status == 0
+    assert "26 × 40 × 5 (columns × rows × slices), int16" in ran.out
     whole, part = io.load(scan), io.load(tmp_path / "part.nrrd")
     assert np.array_equal(part.voxels, whole.voxels[4:9, :, 10:])
     assert part.geometry.is_close(whole.geometry.cropped((4, 0, 10)))
@@ -48,7 +51,9 @@ def test_card_of_a_container_states_its_compression_mode(run: Callable, packed: 
     assert ran.status == 0
     assert "lossless" in ran.out
     assert "times smaller" in ran.out
-    assert "; each about 12 × 40 × 36 voxels" in ran.out  # what reading a part reads
+    assert (
+        "; each about 36 × 40 × 12 (columns × rows × slices)" in ran.out
+    )  # what reading a part reads
     assert run("inspect", packed, "--json").json["card"]["mode"] == "lossless"
 
 

@@ -88,8 +88,9 @@ class TestSeveralSeries:
         assert ran.status == 0
         lines = ran.out.splitlines()
         assert "modality" in lines[0]
-        assert lines[2].split()[:4] == ["1", "MR", "T1", "24×20×4"]
-        assert lines[3].split()[:4] == ["2", "CT", "axial", "12×10×3"]
+        assert lines[0].split()[:3] == ["series", "modality", "number"]
+        assert lines[2].split()[:5] == ["1", "MR", "1", "T1", "24×20×4"]
+        assert lines[3].split()[:5] == ["2", "CT", "2", "axial", "12×10×3"]
         assert f"medenhance inspect {two} --series 1" in ran.out
 
     def test_a_derived_series_with_a_long_name_is_not_listed_as_its_source(
@@ -99,7 +100,9 @@ class TestSeveralSeries:
             header = dcmread(path)
             header.SeriesDescription = f"a_long_word{'_' * 53}"
             header.save_as(path)
-        assert run("convert", mr, tmp_path / "derived", "--dicom").status == 0
+        ran = run("convert", mr, tmp_path / "derived", "--dicom")
+        assert ran.status == 0
+        assert f"manifest: {tmp_path / 'derived.json'}" in ran.out
         (tmp_path / "derived").rename(mr / "derived")
         lines = run("inspect", mr).out.splitlines()
         assert "a_long_word…____________ " in lines[2]

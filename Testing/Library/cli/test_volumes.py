@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 from Library.hqg.conftest import brain
@@ -51,6 +52,15 @@ def test_card_is_readable(run: Callable, scan: Path) -> None:
     assert "36 × 40 × 12 (columns × rows × slices)" in ran.out
     assert "0.7 × 0.9 × 3.3 mm" in ran.out
     assert "int16" in ran.out
+
+
+def test_inspect_says_once_that_the_modality_is_guessed(run: Callable, tmp_path: Path) -> None:
+    nibabel.save(brain().to_nibabel(), tmp_path / "a.nii.gz")
+    ran = run("inspect", tmp_path / "a.nii.gz")
+    assert "its values look like MR" in ran.err and "see above" in ran.out
+    assert "modality" not in ran.out and "guessed" not in ran.out
+    (said,) = me.inspect(tmp_path / "a.nii.gz")["warnings"]
+    assert "no known modality is stated" in said
 
 
 def test_a_bar_goes_to_stderr_on_a_terminal_alone(

@@ -41,7 +41,8 @@ def test_rows_say_what_a_user_chooses_by(make_series: Make) -> None:
     contours = {"SOPClassUID": f"{CLASSES}481.3", "Modality": "RTSTRUCT", **NO_PIXELS}
     folder = make_series(STORED[:1], prefix="c", uid="1.2.3.3", number=2, **contours)
     first, second, third = list_series(folder)
-    assert first == SeriesRow(1, "1.2.3.2", "", "MR", "axial", "6×4×2", 2, "", "", "", True, "")
+    about = (1, "1.2.3.2", "", "MR", "axial", "6×4×2", 2, "", "", "", True, "")
+    assert first == SeriesRow(*about, series_number="1")
     assert (second.uid, second.size, second.files) == ("1.2.3.1", "6×4×5", 5)
     assert (second.date, second.patient, second.study) == ("2020-03-04", "p1", "thorax")
     assert (third.uid, third.modality, third.size, third.readable) == (

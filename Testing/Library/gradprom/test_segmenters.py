@@ -159,7 +159,9 @@ def test_a_table_of_volumes_has_sides_intervals_and_the_total(
     ml = sum(float(row["volume mL"]) for row in structures)
     assert (total["side"], total["structure"]) == ("", INTRACRANIAL)
     assert float(total["high mL"]) == pytest.approx(1.25 * ml, rel=1e-3)
-    assert INTRACRANIAL in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert INTRACRANIAL in printed and "if another person drew the structure" in printed
+    assert "No from … to for" in printed and "Left caudate" in printed.partition("to for")[2]
     labels.unlink()
     Path(f"{labels}.json").unlink()
     volumes.write_text("mine", encoding="utf-8")
@@ -195,6 +197,7 @@ def test_a_report_shows_volumes_with_and_without_an_interval(
     assert main([*command, "--segmenter", stripes, "--report", str(report)]) == 0
     page = (report / "index.html").read_text(encoding="utf-8")
     assert "From, ml" in page and "caudate" in page.lower()
+    assert "if another person drew the structure" in page and "docs/segmenters.md" in page
 
 
 def test_a_map_that_the_model_cannot_make_is_warned_of(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -76,7 +77,7 @@ def test_the_labels_of_a_result_are_its_parts() -> None:
     [
         (lambda voxels: np.roll(voxels, 1, -1), "about 1.1 mm beside the first"),
         (lambda voxels: voxels * 1.1, "differs by +5"),
-        (lambda voxels: voxels + 3 * _noise(3) * (_FRAMES == 4), "in frames 4 (counted from 0)"),
+        (lambda voxels: voxels + 3 * _noise(3) * (_FRAMES == 4), "in frame no. 4 (counted from 0)"),
     ],
 )
 def test_what_differs_by_more_than_noise_is_said(
@@ -93,7 +94,7 @@ def test_what_is_no_second_measurement_is_refused() -> None:
     for wrong, says in (
         (before, "the same voxels"),
         (enhanced, "was enhanced"),
-        (second.crop(j=slice(1, None)), "its grid is not that of the volume"),
+        (second.crop(j=slice(1, None)), r"44 × 47 × 10 and 44 × 48 × 10 columns × rows × slices"),
         (replace(second, geometry=Geometry((1.0, 1.0, 3.1))), "its grid"),
     ):
         with pytest.raises(me.InputError, match=says) as refused:
@@ -112,6 +113,20 @@ def test_arrays_of_nibabel_are_compared_in_their_axes() -> None:
     assert found.table == me.compare(*_measured()).table
     tensors = before, after, torch.as_tensor(second.copy())
     assert me.compare(*tensors, spacing=(1, 1, 3), axes="IJK", modality="MR").left == found.left
+
+
+def test_arrays_whose_axes_are_not_stated_are_not_taken_for_the_scan_itself() -> None:
+    border = ((3, 3), (0, 0), (0, 0), (0, 0))
+    series = [np.pad(volume.voxels.T, border) for volume in _measured((6,))]
+    # The columns are taken as frames, which is warned of; the first ones are empty.
+    assert me.compare(*series, affine=np.eye(4), modality="MR").table
+    with pytest.raises(me.InputError, match="without spacing") as refused:
+        me.compare(*series, modality="MR")
+    assert 'axes="IJK"' in refused.value.hint
+    image, _after, second = (nibabel.Nifti1Image(array, np.eye(4)) for array in series)
+    with pytest.raises(me.InputError, match=r"shape \(50, 48, 10, 6\), and the volume") as refused:
+        me.compare(image, series[1], second)
+    assert 'axes="IJK"' in refused.value.hint
 
 
 def test_a_second_measurement_unlike_the_first_is_said_by_the_measured_noise() -> None:
@@ -145,6 +160,7 @@ def test_the_command_states_it_in_text_json_manifest_and_page(
     assert manifest["results"]["measured"]["against"]["table"] == expected.table
     html = (page / "index.html").read_text(encoding="utf-8")
     assert "Against the second measurement" in html and "no reference image" not in html
+    assert html.partition("Provenance")[0].lower().count("compared with the second") == 1
     assert f"<td>{100 * expected.left:.0f} %</td>" in html
     assert (page / "reference.png").exists()
     for more, says in (

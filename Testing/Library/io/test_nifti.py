@@ -96,13 +96,19 @@ def test_a_ct_that_was_rescaled_is_no_hu(tmp_path: Path, recorder: WarningRecord
     assert load(path, modality="CT", monitor=recorder.monitor).modality == "CT"
     guessed, chosen = recorder.warnings
     assert "look like MR" in guessed
-    assert "a.nii: no value is below 0" in chosen
+    assert "a.nii: its values (1 to 562) look like MR" in chosen
+    assert "state --modality MR" in chosen and "HU + 1024" in chosen
     hu = written(tmp_path / "b.nii", voxels=rescaled - np.int16(1000), **sform(AFFINE))
     load(hu, modality="CT", monitor=recorder.monitor)
     assert len(recorder.warnings) == 2
     undershot = written(tmp_path / "c.nii", voxels=rescaled - np.int16(10), **sform(AFFINE))
     load(undershot, modality="CT", monitor=recorder.monitor)
     assert "look like MR, without air at -1000 HU" in recorder.warnings[2]
+    body = np.random.default_rng(1).choice([0, 1040, 1060, 2200], 4096, p=[0.4, 0.3, 0.25, 0.05])
+    shifted = body.reshape(16, 16, 16).astype(np.int16) + np.arange(16, dtype=np.int16)
+    from_0 = written(tmp_path / "d.nii", voxels=shifted, **sform(AFFINE))
+    load(from_0, modality="CT", monitor=recorder.monitor)
+    assert "d.nii: no value is below 0" in recorder.warnings[3]
 
 
 @pytest.mark.parametrize(

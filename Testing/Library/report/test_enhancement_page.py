@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, make_manifest
 from MedEnhanceLib.core.volume import Volume
@@ -133,6 +134,17 @@ def test_a_sequence_that_begins_with_an_empty_frame_is_drawn_by_another(
         picture.save(tmp_path / name, overwrite=False)
         pages.append((tmp_path / name).read_bytes())
     assert pages[0] == pages[1]
+
+
+def test_the_page_of_a_diffusion_series_says_which_frame_it_shows_and_why(
+    tmp_path: Path, head: Volume
+) -> None:
+    series = replace(head, voxels=np.stack([head.voxels, head.voxels // 2]))
+    series = replace(series, gradients=(Gradient(0.0), Gradient(1000.0)))
+    page = " ".join(report(tmp_path, series, series).split())
+    assert "One of 2 frames is shown, the first with b = 1000 s/mm²" in page
+    assert f"2 frames of {head.shape[2]} × {head.shape[1]} × {head.shape[0]} (columns" in page
+    assert "A line along an edge" in page
 
 
 def test_the_page_names_its_input_and_says_where_nothing_changed(

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
+from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.labels import color_of
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.core.modality import SOFT_TISSUE
 from MedEnhanceLib.core.volume import Volume
@@ -111,6 +114,27 @@ def test_labels_become_contours_with_a_legend(head: Volume) -> None:
     assert len(figure.axes[0].collections) == len(TISSUE)
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["gray matter", "white matter"]
+    # Of two neighbors, the line of one hides the other: each area has a tint too.
+    _image, tints = figure.axes[0].images
+    seen = {tuple(color) for row in np.asarray(tints.get_array()) for color in row}
+    assert len(seen) == 1 + len(TISSUE)
+
+
+def test_the_colors_of_twenty_labels_are_far_from_each_other() -> None:
+    colors = np.array([to_rgb(color_of(number)) for number in range(20)])
+    distances = np.linalg.norm(colors[:, None] - colors[None], axis=-1)
+    assert distances[np.triu_indices(20, 1)].min() > 0.25
+
+
+def test_diffusion_is_drawn_by_its_first_image_of_the_highest_b_value(head: Volume) -> None:
+    frames = [head.voxels, 0 * head.voxels, head.voxels // 2, head.voxels // 3]
+    gradients = tuple(map(Gradient, (0.0, 1000.0, 1000.0, 1000.0)))
+    series = replace(head, voxels=np.stack(frames), gradients=gradients)
+    drawn, third = (
+        images_of(comparison([Pane("Input", series)], frame=frame).figure)[0].get_array()
+        for frame in (None, 2)
+    )
+    assert np.array_equal(drawn, third) and drawn.any()
 
 
 def test_single_slice_has_one_row() -> None:
