@@ -631,7 +631,8 @@ def measure_noise(call: NoiseCall) -> NoiseVerdict:
     Returns:
         An object with sigma and interval in the volume's units, snr, verdict (clean, noisy or
         uncertain), and removable: the share of the error that an enhancement can be expected to
-        remove; print its sentence. Where the noise is uncertain, `places` are voxels for `at`.
+        remove; print its sentence. Where the noise is uncertain, `places` are voxels for `at`,
+        and `even_sigma` is what even tissue agrees on.
         What is neither CT nor MR, or no image, is uncertain, with sigma 0 and the reason.
 
     Raises:

@@ -188,7 +188,7 @@ class NoiseArea:
         self._page.update()
 
     def _use(self, noise):
-        """State the noise of the box; outside of what the volume allows, after a question."""
+        """State the noise of the box, after a question if neither volume nor even tissue has it."""
         low, high = self._noise.get("interval") or (0, math.inf)
         question = _(
             "The noise in the box is {level}; that of the volume is {low} to {high}. Anatomy may be"
@@ -196,7 +196,7 @@ class NoiseArea:
         )
         levels = {"level": noise["sigma"], "low": low, "high": high}
         question = question.format(**{name: level_of(value) for name, value in levels.items()})
-        isLikely = low <= noise["sigma"] <= high
+        isLikely = low <= noise["sigma"] <= high or "even_sigma" in noise
         if isLikely or confirm(self._page.widget, _("Use the noise of the box"), question):
             self._removeRegion()
             self._page.stateNoise(noise["sigma"])

@@ -10,7 +10,13 @@ from MedEnhanceLib.runtime.texts import TEMPLATES
 from MedEnhancePanels.errors import PanelError
 
 #: Templates of the library that name a command, as the panel has them.
-_HERE = {"measure": _("to measure σ in even tissue: Measure in a region…, above Apply")}
+_HERE = {
+    **dict.fromkeys(
+        ("measure", "find_even_tissue"),
+        _("to measure σ in even tissue: Measure in a region…, above Apply"),
+    ),
+    "state_noise": _("even regions agree on {sigma}; to remove it, state it: Advanced, Noise"),
+}
 
 
 def translated(text):

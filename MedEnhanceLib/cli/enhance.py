@@ -5,9 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of, typed
+from MedEnhanceLib.cli.parser import (
+    Command,
+    Parser,
+    declaration_of,
+    params_of,
+    repeated,
+    typed,
+)
 from MedEnhanceLib.cli.terminal import job_lines
-from MedEnhanceLib.core.findings import describe
+from MedEnhanceLib.core.findings import REMEDIES, describe
 
 
 def _add_labels(parser: Parser) -> None:
@@ -29,13 +36,15 @@ def _enhance_params(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _enhance(args: argparse.Namespace) -> int:
-    """Run the job; say first what it found."""
+    """Run the job; say first what it found, and what to do if that is uncertain."""
     fields = args.console.run("enhance", _enhance_params(args))
     first, *others = job_lines(fields)
     found = describe(fields.get("measured") or {}, fields.get("strength", 1.0))
-    verdict, *lines = [*(str(line.given(command=typed(args, "noise"))) for line in found), ""]
+    found = [line.given(command=typed(args, "noise"), run=repeated(args)) for line in found]
+    head = [*found[:1], *(line for line in found if line.key in REMEDIES)]
     guide = [f"guide used: {fields['guide']}"] if "guide" in fields else []
-    lines = [verdict, first, *guide, *lines, *fields.get("limits", ()), *others]
+    lines = [*map(str, head), first, *guide, *(str(line) for line in found if line not in head)]
+    lines += [*fields.get("limits", ()), *others]
     return int(args.console.report(fields, "\n".join(filter(None, lines))))
 
 

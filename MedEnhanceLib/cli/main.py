@@ -113,6 +113,6 @@ def _dispatch(arguments: Sequence[str], console: Console) -> int:
         parser.print_help(sys.stderr)
         raise ConfigError("no command was given", "Name a command, for example: medenhance demo")
     console.as_json, console.debug = options.json, options.debug
-    options.console = console
+    options.console, options.words = console, arguments
     run: Callable[[argparse.Namespace], int] = options.run
     return run(options)

@@ -313,6 +313,16 @@ def typed(args: argparse.Namespace, *words: str) -> str:
     return shlex.join(["medenhance", command, args.input, *rest])
 
 
+def repeated(args: argparse.Namespace, *words: str) -> str:
+    """Return the command that was typed with further options, which replaces its output.
+
+    args: of the command that was typed.
+    words: the options, which prevail over the same ones before.
+    """
+    force = [] if getattr(args, "overwrite", False) else ["--force"]
+    return shlex.join(["medenhance", *args.words, *force, *words])
+
+
 def read_config(path: str | None) -> dict[str, Any]:
     """Read the JSON object in a configuration file, {} for none; ConfigError for anything else."""
     if path is None:

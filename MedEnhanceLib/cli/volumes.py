@@ -91,17 +91,29 @@ def _noise(args: argparse.Namespace) -> int:
         what = "To measure it in even tissue, for example:"
         if noise.get("region"):
             what = "Try another place, in even tissue and farther from edges, for example:"
+        elif sigma := noise.get("even_sigma"):
+            lines.append(_use(args, sigma))
+            what = "To look at some of these regions:"
         lines.append(what if places else "No even tissue was found in which it can be measured.")
         lines += [f"  {typed(args, 'noise', '--at', place)}" for place in places]
     elif noise.get("region"):
-        from MedEnhanceLib.io.formats import written_format
-        from MedEnhanceLib.jobs.files import beside
-
-        output = beside(args.input.rstrip("/\\"), "enhanced")
-        output = output if written_format(Path(output)) else f"{output}.nii.gz"
-        use = typed(args, "enhance", output, "--noise", f"{noise['sigma']:g}")
-        lines.append(f"To use it: {use}")
+        lines.append(_use(args, noise["sigma"]))
     return int(args.console.report(fields, "\n".join([*lines, *wrote(fields)])))
+
+
+def _use(args: argparse.Namespace, sigma: float) -> str:
+    """Return the line that says how σ is stated, with a command that writes where the user is."""
+    from MedEnhanceLib.io.formats import written_format
+    from MedEnhanceLib.jobs.files import beside
+
+    source, stated = Path(args.input).absolute(), ["--noise", f"{sigma:g}"]
+    output = f"{source.stem}-enhanced.nii.gz"
+    if source.is_dir():
+        output, stated = f"{source.name}-enhanced", [*stated, "--dicom"]
+    elif written_format(source):
+        output = beside(source.name, "enhanced")
+    use = typed(args, "enhance", output, *stated)
+    return f"To use it, add --noise {sigma:g} to your command, such as: {use}"
 
 
 def _add_place(parser: Parser) -> None:

@@ -153,7 +153,7 @@ def _removable(noise: Mapping[str, Any]) -> float:
 
 
 def clean(sigma: float, units: str, snr: float | None) -> Text:
-    """Say that there is hardly any noise, before a run and after it.
+    """Say that there is hardly any noise, after a run.
 
     Args:
         sigma: of the noise.
@@ -214,8 +214,18 @@ def _noise(noise: Mapping[str, Any], strength: float) -> Iterator[Text]:
     if strength > 0 and noise.get("mean_changed"):
         yield mean_changed(noise, strength)
     if strength > 0 and noise.get("verdict") == UNCERTAIN and "changed" in noise:
-        place = ",".join(map(str, (noise.get("places") or [["SLICE", "ROW", "COLUMN"]])[0]))
-        yield text("measure", command="medenhance noise INPUT", place=place)
+        yield _remedy(noise)
+
+
+def _remedy(noise: Mapping[str, Any]) -> Text:
+    """Say what to do about uncertain noise: state what even tissue agrees on, or measure it."""
+    if sigma := noise.get("even_sigma"):
+        level = level_of(sigma, noise.get("units", ""))
+        return text("state_noise", sigma=level, run="medenhance enhance INPUT OUTPUT", noise=sigma)
+    command = "medenhance noise INPUT"
+    if places := noise.get("places"):
+        return text("measure", command=command, place=",".join(map(str, places[0])))
+    return text("find_even_tissue", command=command)
 
 
 def mean_changed(noise: Mapping[str, Any], strength: float) -> Text:
@@ -298,8 +308,11 @@ _LINES = {
     "segmentation": _segmentation,
     "against": errors_left,
 }
+#: Lines that say what to do about uncertain noise.
+REMEDIES = ("measure", "find_even_tissue", "state_noise")
 #: Lines that histories leave out: what a user can do, and facts of a whole sequence.
 _NO_HISTORY = (
-    *("guessed", "measure", "mean_changed", "frames_apart", "frames_together", "odd_frames"),
+    *REMEDIES,
+    *("guessed", "mean_changed", "frames_apart", "frames_together", "odd_frames"),
     *("bias_corrected", "bias_requested", "bias_stays", "error_left", "error_left_by_part"),
 )

@@ -15,7 +15,7 @@ import numpy as np
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core.arrays import Floats, extremes
-from MedEnhanceLib.core.findings import level_of
+from MedEnhanceLib.core.findings import UNCERTAIN, level_of
 from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.sequence_kind import FUNCTIONAL, REPEATS, is_filtered_together
 from MedEnhanceLib.core.volume import Volume
@@ -26,6 +26,7 @@ from MedEnhanceLib.hqg.denoise import LesionBand, Removal, expected, removal_of,
 from MedEnhanceLib.io import load
 from MedEnhanceLib.noise.contrasts import measure_contrasts
 from MedEnhanceLib.noise.estimate import NoiseEstimate, noise_of, noise_to_contrast
+from MedEnhanceLib.noise.even_region import even_tissue_of
 from MedEnhanceLib.noise.movement import STILL, typical_movement
 from MedEnhanceLib.noise.odd_frames import OddFrame, odd_frames, ranges_of
 from MedEnhanceLib.noise.rician import bias_of
@@ -269,7 +270,7 @@ def decide(
     warnings: list[ModelWarning | None] = [*frames_warning("no-tissue", kinds.empty)]
     if config.noise is not None:
         noise = _stated_noise(config.noise, typical, own)
-        warnings.append(_statement_warning(noise, own, typical.units))
+        warnings.append(_statement_warning(noise, own, typical))
     elif len(frames) > 1:
         shared = cache.noise_of_frames(frames, own, monitor, is_joint=is_joint)
         noise = shared or own
@@ -291,7 +292,10 @@ def decide(
     unfit = noise_warning(typical, noise, is_full=is_full)
     facts = _facts_of(noise, removal, typical.units)
     prospect = expected(measured, noise, removal, is_unfit=unfit is not None)
-    facts |= prospect | {"unfit": unfit and unfit.message.to_json()}
+    reason = unfit.message if unfit else None
+    if prospect["verdict"] == UNCERTAIN and removal.share == 0:  # that it is weak is uncertain too
+        reason = reason or noise.reason
+    facts |= prospect | {"unfit": reason and reason.to_json()}
     facts = {name: value for name, value in facts.items() if value is not None}
     if shared:
         facts["frames"] = len(kinds.usable + (kinds.quiet if is_joint else ()))
@@ -369,13 +373,19 @@ def _facts_of(noise: NoiseEstimate, removal: Removal, units: str) -> dict[str, A
 
 
 def _statement_warning(
-    noise: NoiseEstimate, measured: NoiseEstimate, units: str
+    noise: NoiseEstimate, measured: NoiseEstimate, volume: Volume
 ) -> ModelWarning | None:
-    """Return a warning where stated noise is far from all that the measurement allows."""
+    """Return a warning where stated noise is far from all that the measurement allows.
+
+    Where that is uncertain, what is measured in the even tissue that is proposed is not far.
+    """
     far = 1 if measured.reason else _FAR
     if measured.low / far <= noise.level <= measured.high * far:
         return None
-    low, high = level_of(measured.low), level_of(measured.high, units)
+    is_above = measured.reason is not None and noise.level > measured.high
+    if is_above and noise.level <= even_tissue_of(volume, measured.high).highest:
+        return None
+    low, high = level_of(measured.low), level_of(measured.high, volume.units)
     return ModelWarning("stated-noise", {"stated": noise.level, "low": low, "high": high})
 
 

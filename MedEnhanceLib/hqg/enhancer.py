@@ -60,7 +60,7 @@ from MedEnhanceLib.hqg.slices.slice_plan import plan_slices, refuse_other_option
 from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import refuse_too_large, refuse_unfit
 from MedEnhanceLib.learning.intensity import scaling_for
-from MedEnhanceLib.noise.even_region import even_places_of
+from MedEnhanceLib.noise.even_region import even_tissue_of
 from MedEnhanceLib.noise.movement import STILL
 from MedEnhanceLib.runtime.dependencies import imported, load_packages
 from MedEnhanceLib.runtime.device import choose_device, needs_torch
@@ -714,9 +714,10 @@ def _with_places(result: Enhanced) -> Enhanced:
     noise = result.measured["noise"]
     if noise["verdict"] != UNCERTAIN:
         return result
-    if not (places := even_places_of(result.original, noise["interval"][1])):
-        return result
-    return replace(result, measured=result.measured | {"noise": noise | {"places": places}})
+    even = even_tissue_of(result.original, noise["interval"][1])
+    known = {"places": even.places, "even_sigma": even.level}
+    noise = noise | {name: value for name, value in known.items() if value}
+    return replace(result, measured=result.measured | {"noise": noise})
 
 
 def _model_of(run: EnhancerRun, method: Mapping[str, Any]) -> dict[str, str]:

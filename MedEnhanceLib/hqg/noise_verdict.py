@@ -10,21 +10,27 @@ from types import EllipsisType
 from typing import Any, Final, Literal
 
 from MedEnhanceLib.core.arrays import extremes
-from MedEnhanceLib.core.findings import CLEAN, REMOVED, UNCERTAIN, clean, level_of, noise_level
+from MedEnhanceLib.core.findings import CLEAN, REMOVED, UNCERTAIN, level_of, noise_level
 from MedEnhanceLib.core.quantity import quantity_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.decide import VolumeCache
 from MedEnhanceLib.hqg.enhancer import measure
 from MedEnhanceLib.io.describe import LARGEST
-from MedEnhanceLib.noise.even_region import APART, cube_around, even_places_of, measure_region
+from MedEnhanceLib.noise.even_region import (
+    APART,
+    EvenTissue,
+    cube_around,
+    even_tissue_of,
+    measure_region,
+)
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.texts import Text, text
 
 #: The verdict on a volume whose noise an enhancement would remove: the run has not been made.
 NOISY: Final = "noisy"
-#: The same over the noise of the volume, from which the sentence asks to look. Chosen by hand; no
-#: table isolates it.
+#: Noise of a region over that of the volume from which the sentence asks to look, and over that of
+#: even regions up to which it agrees with them. Chosen by hand; no table isolates it.
 _MORE = 1.25
 
 
@@ -46,6 +52,8 @@ class NoiseVerdict:
         frame: number of the frame that the region is of, from 0; None for a single volume.
         volume_sigma: of a region: that of the whole volume; None if it cannot be measured.
         places: up to three voxels (K, J, I, from 0) in even tissue, where the noise is uncertain.
+        even_sigma: σ that the even tissue of an uncertain volume agrees on, and a region with it;
+            None where they do not agree.
         odd_frames: of each frame of a sequence that is unlike the others, how; its `numbers` have
             the frame, from 0.
     """
@@ -62,6 +70,7 @@ class NoiseVerdict:
     frame: int | None = None
     volume_sigma: float | None = None
     places: tuple[tuple[int, ...], ...] = ()
+    even_sigma: float | None = None
     odd_frames: tuple[Text, ...] = ()
 
     @property
@@ -83,13 +92,15 @@ class NoiseVerdict:
         if self.region:
             key = "region" if self.frame is None else "region_of_frame"
             noise = text(key, level=level, frame=self.frame)
-            if self.volume_sigma:
+            if self.even_sigma:
+                noise = text("as_even_regions", noise=noise, sigma=level_of(self.even_sigma))
+            elif self.volume_sigma:
                 is_less = not self.reason and self.interval[0] > _MORE * self.volume_sigma
                 key = "look_at_region" if is_less else "in_whole"
                 noise = text(key, noise=noise, sigma=level_of(self.volume_sigma))
             key = "uncertain_region"
         elif self.verdict == CLEAN:
-            return clean(self.sigma, self.units, self.snr)
+            return text("clean_snr" if self.snr else "clean_noise", level=level, snr=self.snr)
         elif self.is_certain:
             percent = 5 * round(20 * (self.removable or 0))
             key = "noisy_snr" if self.snr else "noisy"
@@ -97,7 +108,11 @@ class NoiseVerdict:
             key = "noisy_because"
         else:
             noise, key = text("noise", level=level), "uncertain_noise"
-        return text(key, noise=noise, reason=self.reason) if self.reason else noise
+        said = text(key, noise=noise, reason=self.reason) if self.reason else noise
+        if self.even_sigma and not self.region:
+            sigma = level_of(self.even_sigma, self.units)
+            return text("even_regions_agree", noise=said, sigma=sigma)
+        return said
 
     @property
     def sentence(self) -> str:
@@ -177,7 +192,9 @@ def noise_verdict(
     decision = measure(volume, cache=cache, monitor=monitor)
     facts = decision.facts["noise"]
     unfit = Text.from_json(facts["unfit"]) if "unfit" in facts else None
-    is_uncertain = facts["verdict"] == UNCERTAIN
+    even = EvenTissue()
+    if facts["verdict"] == UNCERTAIN:
+        even = even_tissue_of(volume, facts["interval"][1])
     return NoiseVerdict(
         sigma=facts["sigma"],
         interval=(facts["interval"][0], facts["interval"][1]),
@@ -187,7 +204,8 @@ def noise_verdict(
         verdict=NOISY if facts["verdict"] == REMOVED else facts["verdict"],
         snr=facts.get("snr"),
         removable=facts.get("expected"),
-        places=even_places_of(volume, facts["interval"][1]) if is_uncertain else (),
+        places=even.places,
+        even_sigma=even.level,
         odd_frames=tuple(each.text for each in decision.odd),
     )
 
@@ -227,13 +245,18 @@ def region_verdict(
         )
     except InputError as error:
         hint = error.hint
-        if places := even_places_of(frame, highest):
+        if places := even_tissue_of(frame, highest).places:
             at = " or ".join(",".join(map(str, place)) for place in places)  # as --at takes them
             hint = f"{hint.removesuffix('.')}, such as around the voxels {at}."
         raise InputError(f"{volume.source or 'volume'}: {error.message}", hint) from error
     reason = noise.reason
-    if whole and not reason and noise.low > APART * highest:
+    even_sigma = (whole and whole.even_sigma) or 0.0
+    is_apart = noise.low > APART * highest
+    if is_apart and whole and not whole.is_certain:
+        is_apart = noise.low > even_tissue_of(frame, highest).highest
+    if whole and not reason and is_apart:
         reason = text("noisier_region", times=noise.level / whole.sigma)
+    agrees = noise.high > even_sigma / _MORE and noise.low < _MORE * even_sigma
     return NoiseVerdict(
         sigma=float(f"{noise.level:.4g}"),
         interval=(float(f"{noise.low:.4g}"), float(f"{noise.high:.4g}")),
@@ -244,7 +267,8 @@ def region_verdict(
         region=tuple((int(start), int(stop)) for start, stop in ends),
         frame=0 if volume.is_sequence else None,
         volume_sigma=whole.sigma if whole else None,
-        places=even_places_of(frame, highest) if reason else (),
+        places=even_tissue_of(frame, highest).places if reason else (),
+        even_sigma=even_sigma if not reason and agrees else None,
     )
 
 

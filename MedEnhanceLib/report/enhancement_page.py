@@ -89,7 +89,11 @@ def enhancement_report(
     measured = results.get("measured") or {}
     strength = results.get("strength", 1.0)
     found = describe(measured, strength)
-    lines = {line.key: str(line.given(command=f"medenhance noise {quote(name)}")) for line in found}
+    typed = {
+        "command": f"medenhance noise {quote(name)}",
+        "run": f"medenhance enhance {quote(name)} OUTPUT",
+    }
+    lines = {line.key: str(line.given(**typed)) for line in found}
     verdict = lines.pop(found[0].key) if verdict_on(measured, strength) else ""
     uncertainty = results.get("uncertainty")
     note = " ".join([*interval_notes(table), *caveats_of(results)])

@@ -93,6 +93,9 @@ class FactsTest(EnhanceTestCase):
     def test_directionsNameWhatThePageHas(self):
         said = messages.translated(text("measure", command="medenhance noise", place="1,2,3"))
         self.assertEqual(said, "to measure σ in even tissue: Measure in a region…, above Apply")
+        self.assertEqual(messages.translated(text("find_even_tissue", command="medenhance")), said)
+        said = messages.translated(text("state_noise", sigma="±7", run="medenhance", noise=7.0))
+        self.assertNotIn("medenhance", said)
         self.assertLess(self.ui.regionButton.y, self.ui.applyButton.y)
 
     def test_aMadeUpLanguageLeavesNoEnglishInVerdictFactsStagesAndErrors(self):

@@ -19,7 +19,7 @@ from Library.hqg.conftest import brain
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import file_sha256
-from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.degradation.pipeline import Rician
 from MedEnhanceLib.hqg import enhancer
 from MedEnhanceLib.hqg.config import EnhanceConfig
@@ -202,9 +202,11 @@ def test_noise_is_measured_in_even_tissue_and_used(run: Callable, tmp_path: Path
 
 
 def test_a_place_that_is_not_even_leads_to_one_that_is_by_the_commands_that_are_proposed(
-    run: Callable, tmp_path: Path
+    run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "my scan.nrrd"
+    path = tmp_path / "read only" / "my scan.nrrd"
+    path.parent.mkdir()
+    monkeypatch.chdir(tmp_path)
     voxels = 300 + 20 * np.random.default_rng(0).standard_normal((12, 48, 48))
     voxels[:, :, 21:] += 400
     voxels[:, :2] = 0
@@ -224,7 +226,53 @@ def test_a_place_that_is_not_even_leads_to_one_that_is_by_the_commands_that_are_
     (use,) = proposed_in(run(*places[0]).out, "enhance")
     ran = run(*use)
     assert ran.status == 0
-    assert f"wrote {tmp_path / 'my scan-enhanced.nrrd'}" in ran.out
+    assert "wrote my scan-enhanced.nrrd" in ran.out  # not beside a scan elsewhere
+
+
+def test_what_uses_a_measured_noise_has_the_form_of_its_input(
+    run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    voxels = 300 + 20 * np.random.default_rng(0).standard_normal((8, 40, 40))
+    even = as_volume(voxels.astype(np.int16), modality="MR", spacing=(1, 1, 2))
+    me.save(even, "even.nrrd")
+    assert run("compress", "even.nrrd", "mr.ucv", "--lossless").status == 0
+    assert run("convert", "even.nrrd", "series", "--dicom", "--patient-id", "1").status == 0
+    for name, use in (("mr.ucv", "mr-enhanced.nii.gz"), ("series", "series-enhanced")):
+        line = run("noise", name, "--at", "4,20,20").out.splitlines()[-1]
+        command = shlex.split(line.partition("medenhance ")[2])
+        assert command[:3] == ["enhance", name, use]
+        assert ("--dicom" in command) is (name == "series")
+        assert run(*command).status == 0
+
+
+def test_a_run_with_uncertain_noise_repeats_its_command_with_what_even_tissue_agrees_on(
+    run: Callable, tmp_path: Path
+) -> None:
+    path, out = tmp_path / "scan.nrrd", tmp_path / "better.nrrd"
+    voxels = 60 + 5 * np.random.default_rng(0).standard_normal((16, 60, 60))
+    me.save(as_volume(voxels.astype(np.float32), modality="CT", spacing=(2, 2, 3)), path)
+    typed = ["enhance", path, out, "--modality", "CT", "--for-viewing", "--uncertainty"]
+    verdict, remedy, *_ = run(*typed).out.splitlines()
+    assert verdict.startswith("uncertain, removed ±")
+    assert remedy.startswith("even regions agree on ±4.")
+    command = shlex.split(remedy.partition("medenhance ")[2].partition(" (noise=")[0])
+    assert command[: len(typed)] == [*map(str, typed)]
+    ran = run(*command)
+    assert ran.status == 0 and "of the stated ±4." in ran.out
+    assert "stated as" not in ran.err
+    assert f"even regions agree on {command[-1]}" not in ran.out
+
+
+def test_uncertain_noise_names_the_command_that_goes_on_in_the_second_line(
+    run: Callable, tmp_path: Path
+) -> None:
+    noisy = tmp_path / "noisy.nii.gz"
+    io.save(Rician(0.006, 3).apply(brain()), noisy)
+    ran = run("enhance", noisy, tmp_path / "out.nii.gz", "--modality", "MR")
+    verdict, remedy, *_ = ran.out.splitlines()
+    assert verdict.startswith("uncertain, removed ±")
+    assert f"medenhance noise {noisy} --modality MR --at SLICE,ROW,COLUMN" in remedy
 
 
 def test_the_region_in_which_noise_is_measured_is_drawn(

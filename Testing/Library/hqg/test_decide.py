@@ -84,8 +84,9 @@ class TestDecision:
         facts = result.measured["noise"]
         assert facts["sigma_used"] == facts["interval"][0] < facts["sigma"]
         assert facts["reason"]["sentence"] == "noise and anatomy look alike"
-        verdict, line = map(str, describe(result.measured))
-        assert verdict.startswith("clean (SNR ")  # whatever the noise is within its limits
+        verdict, line, remedy = map(str, describe(result.measured))
+        assert verdict.startswith("uncertain, removed ±")  # the upper limit would not be clean
+        assert remedy.startswith("to measure σ, find even tissue in a viewer, as none was found")
         low, high = facts["interval"]
         assert f"(1 SD; likely ±{low:.3g} to ±{high:.3g})" in line
         assert f" % of ±{low:.3g}, because noise and anatomy look alike" in line

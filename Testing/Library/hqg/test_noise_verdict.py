@@ -4,13 +4,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.hqg.noise_verdict import noise_verdict
+from MedEnhanceLib.hqg import VolumeCache, enhance
+from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.noise_verdict import measured_noise, noise_verdict
 from MedEnhanceLib.jobs.kinds.enhance import NoiseParams
-from MedEnhanceLib.noise.even_region import even_places
+from MedEnhanceLib.noise.even_region import even_tissue
 from MedEnhanceLib.noise.tissue_blocks import cell_blocks
 from MedEnhanceLib.runtime.resources import resource_folder
 
@@ -48,8 +51,40 @@ def test_of_a_clean_scan_nothing_is_to_go(bits: int) -> None:
     verdict = noise_verdict(head)
     assert verdict.removable is not None
     assert verdict.removable < 0.05
-    assert verdict.sentence.startswith("clean (SNR ")
-    assert verdict.sentence.endswith(": hardly anything to do")
+    # The number is stated too: a bound of compression depends on it.
+    sigma, snr = f"±{verdict.sigma:.3g}", f"SNR {verdict.snr:.0f}"
+    assert verdict.sentence.startswith(f"Noise {sigma} (1 SD; likely ")
+    assert verdict.sentence.endswith(f", {snr}: clean, hardly anything to do")
+
+
+def _smoothed_slices(sigma: float) -> Volume:
+    """A head whose noise was smoothed within its slices of 3 mm, as by interpolation."""
+    whole = me.load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
+    head = whole.voxels[54:150:3, 10:220, 10:190].astype(float)
+    noise = np.random.default_rng(0).standard_normal(head.shape)
+    noise = ndimage.gaussian_filter(noise, (0, 2.5, 2.5))
+    noisy = head + sigma / noise.std() * noise
+    noisy[head < 30] = 0
+    return as_volume(np.maximum(noisy, 0).round(), modality="MR", spacing=(1, 1, 3))
+
+
+def test_noise_is_clean_only_if_all_that_it_can_be_is_clean_and_even_tissue_tells_it() -> None:
+    """Neighbors in a slice differ by less than the noise, and the measurement is too low."""
+    volume, cache = _smoothed_slices(12), VolumeCache()
+    verdict = noise_verdict(volume, cache=cache)
+    assert verdict is not None and verdict.snr is not None
+    assert verdict.snr > 100 and verdict.interval[1] < 12
+    assert not verdict.is_certain and verdict.even_sigma == pytest.approx(12, rel=0.2)
+    assert verdict.sentence.endswith(f"but even regions agree on ±{verdict.even_sigma:.3g}")
+    region = measured_noise(volume, at=verdict.places[0], cache=cache)
+    assert region.is_certain and region.even_sigma == verdict.even_sigma
+    assert "the even regions of the volume agree on" in region.sentence
+    for sigma, is_far in ((region.sigma, False), (3 * region.sigma, True)):
+        part: dict[str, Any] = {"slices": (16, 17), "rows": (80, 120), "columns": (80, 120)}
+        shown = enhance(
+            volume, EnhanceConfig(noise=sigma, denoiser="block-matching"), cache=cache, **part
+        )
+        assert ("stated-noise" in [each.code for each in shown.warnings]) is is_far
 
 
 def test_uncertain_noise_is_said_to_be_uncertain_and_has_no_share() -> None:
@@ -110,8 +145,8 @@ def test_a_region_that_is_much_noisier_than_the_volume_may_hold_anatomy() -> Non
 def test_places_whose_noise_would_be_taken_for_anatomy_are_not_proposed() -> None:
     """Muscle at 3 mm: its cubes are even, and their spread is forty times the noise."""
     voxels = 500 + 40 * np.random.default_rng(0).standard_normal((20, 60, 60))
-    assert even_places(voxels, (1, 1, 1), modality="MR", most=20) == ()
-    assert len(even_places(voxels, (1, 1, 1), modality="MR", most=50)) == 3
+    assert even_tissue(voxels, (1, 1, 1), modality="MR", most=20).places == ()
+    assert len(even_tissue(voxels, (1, 1, 1), modality="MR", most=50).places) == 3
 
 
 def test_a_region_with_more_noise_than_the_volume_is_to_be_looked_at() -> None:

@@ -410,7 +410,7 @@ def test_a_guessed_modality_is_stated_after_the_verdict(
     command = ["enhance", str(path), out, "--device", "cpu", "--report", report]
     assert main(command) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert line in lines[2]
+    assert line in lines[3]  # after the verdict, what to do about it, and the file
     assert line[1:] in (tmp_path / "report/index.html").read_text("utf-8")  # it begins a sentence
     assert main([*command[:2], f"{tmp_path}/b.nii", "--device", "cpu", "--json"]) == 0
     fields = json.loads(capsys.readouterr().out)
