@@ -141,6 +141,8 @@ def with_roles(value: Any, files: Mapping[str, Path]) -> Any:
         roles |= {
             f"{stems[role]}{end}": f"{role}'s {end[1:]} file" for role in stems for end in _BESIDE
         }
+        # `sentence` begins with a capital letter.
+        roles |= {f"{name[:1].upper()}{name[1:]}": role for name, role in roles.items()}
         for name in sorted({*roles} - {"", "."}, key=len, reverse=True):  # they may overlap
             alone = rf"(?<![\w./\\-]){re.escape(name)}(?![\w/\\-]|\.\w)"
             value = re.sub(alone, f"the {roles[name].replace('_', ' ')}", value)

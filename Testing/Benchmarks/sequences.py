@@ -258,9 +258,6 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
     over = to(truediv, "fa_error", "MP-PCA", table="tensors")
     over |= to(truediv, "fa_error", "MP-PCA", table="rough")
     yield worst("simulated DWI, noise in the truth too: FA error over MP-PCA's", over, 0.85)
-    missed = [r["odd"] - r["named"] + r["others_named"] for r in rows if r.get("table") == "odd"]
-    name = "odd frames: not named, or others named"
-    yield at_most(name, max(missed, default=None), 0, _WHY_NOT_MEASURED)
     shares = to(truediv, "kept", "each", "auto")
     yield worst("activation, auto: kept over each frame alone's", shares, 0.95, at_least)
     less = to(sub, "auc", "input", "auto")

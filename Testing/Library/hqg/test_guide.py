@@ -191,7 +191,7 @@ def test_the_volume_itself_is_no_guide(head: Volume) -> None:
     for same in (replace(head, source="copy.nii"), head.voxels):
         with pytest.raises(InputError, match="the guide is the volume itself"):
             me.enhance(head, model="mr", guide=same, device="cpu")
-    with pytest.raises(InputError, match="new voxels have shape"):
+    with pytest.raises(InputError, match=r"the shape \(11, 40, 36\), and the volume"):
         me.enhance(head, model="mr", guide=head.voxels[1:], device="cpu")
 
 
