@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -239,13 +240,14 @@ def region_verdict(
         )
     whole = noise_verdict(volume, cache=cache, monitor=monitor)
     highest = whole.interval[1] if whole else math.inf
+    even_tissue = functools.cache(lambda: even_tissue_of(frame, highest))
     try:
         noise = measure_region(
             frame.voxels[tuple(slice(*each) for each in ends)], modality=volume.modality
         )
     except InputError as error:
         hint = error.hint
-        if places := even_tissue_of(frame, highest).places:
+        if places := even_tissue().places:
             at = " or ".join(",".join(map(str, place)) for place in places)  # as --at takes them
             hint = f"{hint.removesuffix('.')}, such as around the voxels {at}."
         raise InputError(f"{volume.source or 'volume'}: {error.message}", hint) from error
@@ -253,7 +255,7 @@ def region_verdict(
     even_sigma = (whole and whole.even_sigma) or 0.0
     is_apart = noise.low > APART * highest
     if is_apart and whole and not whole.is_certain:
-        is_apart = noise.low > even_tissue_of(frame, highest).highest
+        is_apart = noise.low > even_tissue().highest
     if whole and not reason and is_apart:
         reason = text("noisier_region", times=noise.level / whole.sigma)
     agrees = noise.high > even_sigma / _MORE and noise.low < _MORE * even_sigma
@@ -267,7 +269,7 @@ def region_verdict(
         region=tuple((int(start), int(stop)) for start, stop in ends),
         frame=0 if volume.is_sequence else None,
         volume_sigma=whole.sigma if whole else None,
-        places=even_tissue_of(frame, highest).places if reason else (),
+        places=even_tissue().places if reason else (),
         even_sigma=even_sigma if not reason and agrees else None,
     )
 
