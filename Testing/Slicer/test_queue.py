@@ -1,6 +1,7 @@
 """The queue of runs: several volumes, one after the other, with what is said and shown of each."""
 
 import os
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -152,7 +153,7 @@ class QueueTest(QueueTestCase):
 class FrameOfJobsTest(MedEnhanceTestCase):
     def test_itStandsBelowTheMainButtonOfThePageInFront(self):
         below = {"enhance": "applyButton", "compress": "compressButton", "train": "startButton"}
-        endless = (None for _step in iter(int, 1))
+        endless = (time.sleep(0.005) for _step in iter(int, 1))
         job = self.context.runner.submit("", {}, title="Work", before=lambda _job: endless)
         frame = self.widget.ui.jobFrame
         for name, *_rest in self.widget.PAGES:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
+from torch.optim.adam import adam
 
 from MedEnhanceLib.core.arrays import Bytes, Doubles
 from MedEnhanceLib.gradprom.structures.anatomy import UNLABELED, Anatomy
@@ -195,7 +196,7 @@ def fit_placement(
     begin = Placement(torch.eye(3, 4), start.field, start.low, start.node)
     field = (begin(nodes) - nodes).movedim(-1, 0).contiguous().requires_grad_()
     change = torch.zeros(3, 4, requires_grad=not is_affine_fixed)
-    optimizer = torch.optim.Adam([field] if is_affine_fixed else [field, change], lr=_STEP_MM)
+    optimizer = _Adam([field] if is_affine_fixed else [field, change])
     weight = shares.sum(0).clamp_min(1e-6).sum() / parts
     square = torch.cat([start.affine, torch.tensor([[0.0, 0, 0, 1]])])
     for number in range(steps):
@@ -206,10 +207,27 @@ def fit_placement(
         logs = (space.at(placement(points[seen])) + _FLOOR).log()
         likelihood = (shares[:, seen] * logs).sum() / weight
         bending = sum((field.diff(dim=axis) ** 2).mean() for axis in (1, 2, 3))
-        optimizer.zero_grad()
-        (_STIFFNESS * bending / 9 - likelihood).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        optimizer.step(_STIFFNESS * bending / 9 - likelihood)
     return Placement(placement.affine.detach(), field.detach(), low, node)
+
+
+class _Adam:
+    """The optimizer; `torch.optim.Adam` imports PyTorch's compiler first, which takes 1.3 s."""
+
+    def __init__(self, values: list[Tensor]) -> None:
+        self._values = values
+        self._means, self._squares = ([torch.zeros_like(v) for v in values] for _ in range(2))
+        self._counts = [torch.tensor(0.0) for _ in values]
+
+    def step(self, loss: Tensor) -> None:
+        """Change the values a little, so that the loss becomes less."""
+        gradients = list(torch.autograd.grad(loss, self._values))
+        with torch.no_grad():
+            adam(
+                self._values, gradients, self._means, self._squares, [], self._counts,
+                foreach=False, amsgrad=False, beta1=0.9, beta2=0.999, lr=_STEP_MM,
+                weight_decay=0.0, eps=1e-8, maximize=False,
+            )  # fmt: skip
 
 
 def _landmarks(item: TissueMap, anatomy: Anatomy) -> Doubles:

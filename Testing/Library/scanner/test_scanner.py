@@ -61,6 +61,12 @@ def measured() -> Scanner:
     return me.measure_scanner([scanned(v, n) for n, v in enumerate(low)], good, progress=False)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _measured_before() -> None:
+    """Measure before the first test, which is not charged for what all tests share."""
+    measured()
+
+
 def test_noise_resolution_contrast_and_field_are_measured() -> None:
     scanner = measured()
     # Beside σ, the pool's own scale is measured: the 99th percentile of tissue is not quite 1.
@@ -290,7 +296,9 @@ def test_hu_stay_hu() -> None:
     assert np.std(changes[0]) < 0.95 * np.std(changes[1])
 
 
-def test_the_commands_write_a_page_and_record_the_scanner(tmp_path: Path) -> None:
+@pytest.fixture
+def pools(tmp_path: Path) -> tuple[str, str]:
+    """Folders of three scans and three good volumes; one more is in both, under two names."""
     for folder, seeds in (("low", range(3)), ("good", range(6, 9))):
         (tmp_path / folder).mkdir()
         for seed in seeds:
@@ -298,11 +306,14 @@ def test_the_commands_write_a_page_and_record_the_scanner(tmp_path: Path) -> Non
             io.save(volume, tmp_path / folder / f"{seed}.nii.gz")
     for file in ("low/renamed.nrrd", "good/twin.nii.gz"):
         io.save(phantom(9), tmp_path / file)
-    page, out = tmp_path / "page", tmp_path / "out.nii.gz"
-    low, good = str(tmp_path / "low"), str(tmp_path / "good")
-    words = ["scanner", low, "--high-quality", good, "--out", str(page), "--modality", "MR"]
+    return str(tmp_path / "low"), str(tmp_path / "good")
+
+
+def test_measuring_folders_shows_progress_and_leaves_out_scans_of_both(
+    pools: tuple[str, str],
+) -> None:
     events: list[Event] = []
-    scanner = me.measure_scanner(low, good, modality="MR", progress=events.append)
+    scanner = me.measure_scanner(*pools, modality="MR", progress=events.append)
     reports = [event.fields for event in events if event.kind == "progress"]
     shown = [report["fraction"] for report in reports]
     assert shown[0] == 0 and shown[-1] > 0.9
@@ -313,6 +324,14 @@ def test_the_commands_write_a_page_and_record_the_scanner(tmp_path: Path) -> Non
     assert any("renamed.nrrd and twin.nii.gz: the same scan" in each for each in said)
     assert scanner.low_quality.files == ("0.nii.gz", "1.nii.gz", "2.nii.gz")
     assert scanner.high_quality.files == ("6.nii.gz", "7.nii.gz", "8.nii.gz")
+
+
+def test_the_commands_write_a_page_and_record_the_scanner(
+    pools: tuple[str, str], tmp_path: Path
+) -> None:
+    low, good = pools
+    page, out = tmp_path / "page", tmp_path / "out.nii.gz"
+    words = ["scanner", low, "--high-quality", good, "--out", str(page), "--modality", "MR"]
     assert main(words) == 0
     assert main(words) != 0  # nothing is overwritten
     for other in (low, str(tmp_path)):

@@ -64,6 +64,12 @@ def keep_last(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(unpaired_training, "_VALIDATIONS", 1)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _measured_before() -> None:
+    """Measure before the first test, which is not charged for what all tests share."""
+    measured()
+
+
 def test_a_clean_volume_is_put_behind_the_measured_scanner() -> None:
     clean, rng = phantom(21), np.random.default_rng(0)
     scans = [
