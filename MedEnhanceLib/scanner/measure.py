@@ -4,7 +4,8 @@ Each volume alone: noise → bias field (N4) → intensities as shares of the 99
 Then both pools together:
 
 1. Contrast: quantiles of tissue, averaged over a pool. Both pools are blurred alike, by more than a
-   scanner does, so that noise and resolution hardly change them.
+   scanner does, so that noise and resolution hardly change them. The high-quality pool behind the
+   curve shows what the blur changes.
 2. Resolution: power along one axis at low frequencies of the others, less that of the noise. The
    high-quality pool gets the contrast of the scanner first, as steeper edges have more power.
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from operator import itemgetter, length_hint
@@ -68,7 +69,8 @@ _FREQUENCIES, _LOWEST = 24, 0.15
 #: rests of the bias field are, and not the highest ones, in which noise is.
 _OTHERS = (0.06, 0.2)
 #: Share of noise and signal that the signal of the scanner is where the transfer is measured;
-#: beyond, it falls off as a Gaussian.
+#: beyond, it falls off as a Gaussian, or faster where power beyond this share of the noise is
+#: missing.
 _SIGNAL = 0.2
 #: Spacings that differ by less are the same.
 _ROUNDING = 1 + 1e-4
@@ -101,7 +103,14 @@ class _Examined:
     def soft(self) -> Floats:
         """Blur, and undo the bias of noise."""
         mean = softened(self.voxels, self.spacing)
-        return amplitude(mean, np.full_like(mean, self.sigma)) if self.noise.rician else mean
+        is_biased = self.noise.rician and self.sigma > 0
+        return amplitude(mean, np.full_like(mean, self.sigma)) if is_biased else mean
+
+    def behind(self, contrast: Curve) -> _Examined:
+        """Show it in the contrast of the scanner, without noise."""
+        shown = contrast.at(self.voxels)
+        scale = np.float32(scale_of(softened(shown, self.spacing)))
+        return replace(self, voxels=shown / scale, sigma=0.0)
 
     @property
     def inside(self) -> Mask:
@@ -261,28 +270,44 @@ def _pool(looks: Sequence[_Examined]) -> VolumePool:
 def _contrast(low: Sequence[_Examined], good: Sequence[_Examined]) -> tuple[Curve, float]:
     """Fit the curve to quantiles of both pools, as one through them would follow the patients.
 
-    Returns it, and how far it is off the quantiles (RMS): far where the pools differ in the shares
-    of their tissues, which no scanner changes.
+    A blur before a curve is not a blur after it. How much that changes the fit is known from the
+    good pool behind the first curve, and taken off.
+
+    Returns it, and how far a smooth curve is off the quantiles (RMS): far where the pools differ in
+    the shares of their tissues, which no scanner changes.
     """
-    quantiles = [
-        np.array([np.quantile(look.soft()[look.inside], _QUANTILES) for look in pool])
-        for pool in (low, good)
-    ]
-    curve = _curve(_INTENSITIES, *_jackknife(_fitted, *quantiles))
+    quantiles = _quantiles_of(low), _quantiles_of(good)
+    value, spread = _jackknife(_fitted, *quantiles)
+    first = _curve(_INTENSITIES, value, spread)
+    change = _fitted(_quantiles_of([look.behind(first) for look in good]), quantiles[1]) - value
     shown, intensities = (pool.mean(0) for pool in quantiles)
-    return curve, float(np.sqrt(np.mean(np.square(curve.at(intensities) - shown))))
+    smooth = np.polyfit(np.log(intensities), np.log(shown), 2, w=shown)
+    away = np.exp(np.polyval(smooth, np.log(intensities))) - shown
+    curve = _curve(_INTENSITIES, _ascending(value - change), spread)
+    return curve, float(np.sqrt(np.mean(np.square(away))))
+
+
+def _quantiles_of(looks: Sequence[_Examined]) -> Doubles:
+    """Return the quantiles of the tissue of each volume, [volumes, quantiles]."""
+    return np.array([np.quantile(look.soft()[look.inside], _QUANTILES) for look in looks])
 
 
 def _fitted(low: Doubles, good: Doubles) -> Doubles:
-    """Fit a parabola on logarithmic axes to quantiles, [volumes, quantiles].
+    """Fit a power law to quantiles, [volumes, quantiles]; 1 is 1 in both pools.
 
     Returns the intensities of the scanner at those of the good pool, ascending from 0.
     """
     x, y = good.mean(0), low.mean(0)
-    fit = np.polyfit(np.log(x), np.log(y), 2, w=y)
+    exponent = np.sum(y**2 * np.log(x) * np.log(y)) / np.sum(np.square(y * np.log(x)))
     first = x[0] <= _INTENSITIES
-    ends = np.exp(np.polyval(fit, np.log(_INTENSITIES[first])))
-    curve = np.interp(_INTENSITIES, [0, *_INTENSITIES[first]], [0, *ends])
+    curve = np.interp(
+        _INTENSITIES, [0, *_INTENSITIES[first]], [0, *_INTENSITIES[first] ** exponent]
+    )
+    return _ascending(curve)
+
+
+def _ascending(curve: Doubles) -> Doubles:
+    """Raise each slope to the least."""
     least = _LEAST_SLOPE * curve[-1] * np.diff(_INTENSITIES)
     return np.concatenate([[0], np.cumsum(np.maximum(np.diff(curve), least))])
 
@@ -324,13 +349,15 @@ def _transfer(low: Doubles, good: Doubles) -> Doubles:
     signal, noise = np.moveaxis(np.nanmean(low, 0), -1, 0)
     reference = np.maximum(np.nanmean(good[..., 0], 0), 1e-12)
     transfer = np.sqrt(np.maximum(signal, 0) / reference).mean(0)
-    lowest = max(1, round(_LOWEST * len(transfer)))
-    transfer = np.minimum.accumulate(np.minimum(transfer / transfer[:lowest].mean(), 1))
+    level = transfer[: max(1, round(_LOWEST * len(transfer)))].mean()
+    transfer = np.minimum.accumulate(np.minimum(transfer / level, 1))
+    most = np.sqrt((np.maximum(signal, 0) + _SIGNAL * noise) / reference).mean(0) / level
     is_hidden = (signal < _SIGNAL * (signal + noise)).any(0) | (transfer <= 0)
     first = int(np.argmax(is_hidden)) if is_hidden.any() else len(transfer)
     if 0 < first < len(transfer):
         place = (np.arange(len(transfer)) + 1) / first
-        transfer[first:] = transfer[first - 1] ** np.square(place[first:])
+        fall = transfer[first - 1] ** np.square(place)
+        transfer[first:] = np.minimum.accumulate(np.minimum(fall, most)[first:])
     return transfer
 
 
