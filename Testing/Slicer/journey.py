@@ -17,6 +17,9 @@ from unittest import mock
 import qt
 import slicer
 
+#: Seconds before a picture, in which widgets that appeared are laid out.
+SETTLED = 0.2
+
 
 class Journey:
     """The steps, in their order: each clicks, and returns what must come true.
@@ -221,7 +224,9 @@ class Journey:
     def _picture(self, name):
         window = slicer.util.mainWindow()
         shown = window if window is not None and window.visible else self.widget.parent
-        slicer.app.processEvents()
+        until = time.monotonic() + SETTLED
+        while time.monotonic() < until:
+            slicer.app.processEvents()
         shown.grab().save(str(self.folder / f"{name}.png"))
 
     def _report(self):

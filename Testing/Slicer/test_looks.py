@@ -62,8 +62,10 @@ class LooksTest(MedEnhanceTestCase):
 
     def cutTexts(self, panel):
         """Names and texts of widgets that need more pixels than they have."""
-        for each in slicer.util.findChildren(panel, className="*"):
-            texts = self.neededBy(each) if each.isWidgetType() and each.isVisibleTo(panel) else ()
+        children = slicer.util.findChildren(panel, className="*")
+        # First all widgets: measuring a label replaces parts of its text, which are children, too.
+        for each in [child for child in children if child.isWidgetType()]:
+            texts = self.neededBy(each) if each.isVisibleTo(panel) else ()
             yield from [(each.objectName, *text) for text in texts if text[0] > text[1]]
 
     def neededBy(self, widget):
