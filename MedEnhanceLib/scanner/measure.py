@@ -69,8 +69,8 @@ _FREQUENCIES, _LOWEST = 24, 0.15
 #: rests of the bias field are, and not the highest ones, in which noise is.
 _OTHERS = (0.06, 0.2)
 #: Share of noise and signal that the signal of the scanner is where the transfer is measured;
-#: beyond, it falls off as a Gaussian, or faster where power beyond this share of the noise is
-#: missing.
+#: beyond, it falls off as a Gaussian, or faster where the scans show no more power than this share
+#: of the noise.
 _SIGNAL = 0.2
 #: Spacings that differ by less are the same.
 _ROUNDING = 1 + 1e-4
@@ -273,18 +273,14 @@ def _contrast(low: Sequence[_Examined], good: Sequence[_Examined]) -> tuple[Curv
     A blur before a curve is not a blur after it. How much that changes the fit is known from the
     good pool behind the first curve, and taken off.
 
-    Returns it, and how far a smooth curve is off the quantiles (RMS): far where the pools differ in
-    the shares of their tissues, which no scanner changes.
+    Returns it, and its misfit, as `_misfit`.
     """
-    quantiles = _quantiles_of(low), _quantiles_of(good)
-    value, spread = _jackknife(_fitted, *quantiles)
+    shown, intensities = _quantiles_of(low), _quantiles_of(good)
+    value, spread = _jackknife(_fitted, shown, intensities)
     first = _curve(_INTENSITIES, value, spread)
-    change = _fitted(_quantiles_of([look.behind(first) for look in good]), quantiles[1]) - value
-    shown, intensities = (pool.mean(0) for pool in quantiles)
-    smooth = np.polyfit(np.log(intensities), np.log(shown), 2, w=shown)
-    away = np.exp(np.polyval(smooth, np.log(intensities))) - shown
+    change = _fitted(_quantiles_of([look.behind(first) for look in good]), intensities) - value
     curve = _curve(_INTENSITIES, _ascending(value - change), spread)
-    return curve, float(np.sqrt(np.mean(np.square(away))))
+    return curve, _misfit(shown.mean(0), intensities.mean(0))
 
 
 def _quantiles_of(looks: Sequence[_Examined]) -> Doubles:
@@ -299,11 +295,20 @@ def _fitted(low: Doubles, good: Doubles) -> Doubles:
     """
     x, y = good.mean(0), low.mean(0)
     exponent = np.sum(y**2 * np.log(x) * np.log(y)) / np.sum(np.square(y * np.log(x)))
-    first = x[0] <= _INTENSITIES
-    curve = np.interp(
-        _INTENSITIES, [0, *_INTENSITIES[first]], [0, *_INTENSITIES[first] ** exponent]
-    )
-    return _ascending(curve)
+    return _ascending(_INTENSITIES**exponent)
+
+
+def _misfit(shown: Doubles, intensities: Doubles) -> float:
+    """Return how far a parabola on logarithmic axes is off the mean quantiles of the pools (RMS).
+
+    It is far where the pools differ in the shares of their tissues, which no scanner changes.
+    """
+    fit = np.polyfit(np.log(intensities), np.log(shown), 2, w=shown)
+    first = intensities[0] <= _INTENSITIES
+    ends = np.exp(np.polyval(fit, np.log(_INTENSITIES[first])))
+    curve = _ascending(np.interp(_INTENSITIES, [0, *_INTENSITIES[first]], [0, *ends]))
+    away = np.interp(intensities, _INTENSITIES, curve) - shown
+    return float(np.sqrt(np.mean(np.square(away))))
 
 
 def _ascending(curve: Doubles) -> Doubles:
