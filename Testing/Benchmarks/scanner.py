@@ -85,7 +85,7 @@ _WHY_NOISE = (
     "behind thick slices"
 )
 _WHY_TRANSFER = (
-    "twelve patients differ: with the same in both pools it is .166 for .160, .212 for .180; that "
+    "twelve patients differ: with the same in both pools it is .167 for .160, .211 for .180; that "
     "rest is there because the lowest frequencies count as 1, of which decay leaves .85"
 )
 _WHY_CURVE = (
