@@ -99,8 +99,8 @@ class Scanner(Options):
             the high-quality pool: cycles per mm → 0 to 1, not increasing.
         contrast: intensity of the high-quality pool → that of the scanner, as shares of the 99th
             percentile of tissue, without bias field; None for CT, whose units are fixed.
-        misfit: of a smooth curve (RMS), as a share of the 99th percentile; large where the anatomy of
-            the pools differs.
+        misfit: of a smooth curve (RMS), as a share of the 99th percentile; large where the anatomy
+            of the pools differs.
         artifacts: what inspection finds unusual, with the number of volumes.
         warnings: reasons not to rely on the measurement.
     """
