@@ -33,8 +33,9 @@ _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 Axes = Literal["KJI", "IJK"]
 # Chosen by hand.
 #: Length of an axis in mm that no patient has, slices over the pixel that no scanner makes, and a
-#: pixel's sides whose ratio is rather that of slices.
-_LONGEST_MM, _THINNEST, _OBLONG = 1000.0, 0.1, 1.5
+#: pixel's sides whose ratio is rather that of slices; how much more slender a volume is if its axes
+#: are taken in the wrong order.
+_LONGEST_MM, _THINNEST, _OBLONG, _SLENDER = 1000.0, 0.1, 1.5, 2.0
 #: PyTorch does not compute with unsigned integers of more than 8 bits.
 _FOR_TORCH = {"uint16": np.int32, "uint32": np.int64, "uint64": np.float64}
 
@@ -114,13 +115,15 @@ def from_array(
             'nibabel needs axes="IJK" too.',
         )
     voxels = _as_numpy(array)
-    if axes is None and _is_fortran(voxels):
-        warn(text("axes_fortran", shape=str(voxels.shape)))
-    voxels = voxels.T if axes == "IJK" else voxels
     if affine is not None:
         geometry = Geometry.from_affine_ras(affine)
     else:
         geometry = Geometry(cast(Triple, spacing))  # which checks it
+    if axes is None and _is_fortran(voxels):
+        warn(text("axes_fortran", shape=str(voxels.shape)))
+    elif axes is None and affine is not None and _is_slender(voxels.shape, geometry.spacing):
+        warn(text("axes_slender", shape=str(voxels.shape)))
+    voxels = voxels.T if axes == "IJK" else voxels
     if warning := _doubt_of_order(geometry.spacing, voxels.shape, is_stated=affine is None):
         warn(warning)
     return Image(np.array(voxels, order="C"), geometry, axes=axes or "KJI")
@@ -130,6 +133,17 @@ def _is_fortran(voxels: Voxels) -> bool:
     """Return whether the first axis varies fastest in memory, as in arrays of nibabel."""
     steps = [step for step, size in zip(voxels.strides, voxels.shape, strict=True) if size > 1]
     return len(steps) > 1 and all(a < b for a, b in itertools.pairwise(map(abs, steps)))
+
+
+def _is_slender(shape: tuple[int, ...], spacing: Triple) -> bool:
+    """Return whether a volume [K, J, I] is far longer than wide, and as [I, J, K] would not be."""
+    if len(shape) != 3 or not all(shape):
+        return False
+    given, turned = (
+        [mm * size for mm, size in zip(spacing, sizes, strict=True)]
+        for sizes in (shape[::-1], shape)
+    )
+    return max(given) / min(given) > _SLENDER * max(turned) / min(turned)
 
 
 def _doubt_of_order(spacing: Triple, shape: tuple[int, ...], *, is_stated: bool) -> Text | None:

@@ -190,6 +190,11 @@ def compare(
             f"the result has the shape {after.shape}, and the volume {before.shape}",
             "Compare a volume with its own result.",
         )
+    if np.array_equal(after.voxels, second.voxels):
+        raise InputError(
+            "the second measurement has the voxels of the result, so nothing can be compared",
+            "Give a second scan, which was not enhanced.",
+        )
     frames, again = ([each.voxels for each in volume.frames()] for volume in (before, second))
     images = [gaussian_blur(mean_frame(v.frames()).voxels, _BLUR_PX) for v in (before, second)]
     level = np.float32(0.5) * (images[0] + images[1])

@@ -163,6 +163,6 @@ def short_note(history: tuple[str, ...], limit: int) -> str:
     """Write the newest step in at most `limit` ASCII characters, beginning with DERIVED."""
     if not history:
         return ""
-    newest = history[-1].encode("ascii", "replace").decode()
+    newest = history[-1].replace("±", "+/-").encode("ascii", "replace").decode()
     note = newest if newest.startswith("DERIVED") else f"DERIVED: {newest}"
     return note if len(note) <= limit else note[: limit - 3] + "..."

@@ -24,6 +24,7 @@ from MedEnhanceLib.report.figures import Picture, shown_frame
 from MedEnhanceLib.report.frame_pictures import draw_sequence
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.text import cell_text, grid_text, sentence
+from MedEnhanceLib.runtime.texts import text
 
 _HEADS = {
     "label": "Label",
@@ -91,7 +92,7 @@ def enhancement_report(
     found = describe(measured, strength)
     typed = {
         "command": f"medenhance noise {quote(name)}",
-        "run": f"medenhance enhance {quote(name)} OUTPUT",
+        "run": str(text("same_command")),
     }
     lines = {line.key: str(line.given(**typed)) for line in found}
     verdict = lines.pop(found[0].key) if verdict_on(measured, strength) else ""
@@ -99,7 +100,7 @@ def enhancement_report(
     note = " ".join([*interval_notes(table), *caveats_of(results)])
     heads = {name: head for name, head in _HEADS.items() if any(name in row for row in table)}
     beneath = str(results.get("segmentation_warning", "")) if table else ""
-    text = template(jinja2, "page.html").render(
+    html = template(jinja2, "page.html").render(
         notice=RESEARCH_ONLY,
         name=name,
         volume=volume,
@@ -138,7 +139,7 @@ def enhancement_report(
                 each.save(new / file)
     # File names that are not UTF-8 contain lone surrogates, which become "?".
     with atomic_write(target / "index.html", overwrite=overwrite) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
+        temporary.write_text(html, encoding="utf-8", errors="replace")
     return target / "index.html"
 
 

@@ -253,13 +253,15 @@ def test_b_values_of_an_array_make_its_frames_diffusion(head: Volume) -> None:
         ({"spacing": (5, 0.5, 0.5)}, "voxels of 5 × 0.5 × 0.5 mm"),
         ({"spacing": (1, 1, 0.05)}, "voxels of 1 × 1 × 0.05 mm"),
         ({"spacing": (0.5, 0.5, 5)}, ""),
-        ({"affine": np.diag([3, 1, 1, 1])}, ""),  # of a sagittal scan, turned to RAS
+        ({"affine": np.diag([3, 1, 1, 1]), "array": (40, 25, 10)}, ""),  # sagittal, turned to RAS
+        ({"affine": np.diag([3, 1, 1, 1])}, "far longer than wide"),  # [I, J, K], and no Fortran
     ],
 )
 def test_an_order_that_is_probably_another_is_warned_of(
     given: dict[str, Any], says: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    array = np.arange(10_000, dtype=np.float32).reshape(10, 25, 40)
+    array = np.arange(10_000, dtype=np.float32).reshape(given.get("array", (10, 25, 40)))
+    given = {name: value for name, value in given.items() if name != "array"}
     array = np.asfortranarray(array) if np.array_equal(given.get("affine"), np.eye(4)) else array
     events: list[Any] = []
     options = {"lossless": True, "modality": "MR", "progress": events.append}

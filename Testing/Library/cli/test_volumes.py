@@ -258,6 +258,11 @@ def test_a_run_with_uncertain_noise_repeats_its_command_with_what_even_tissue_ag
     assert remedy.startswith("even regions agree on ±4.")
     command = shlex.split(remedy.partition("medenhance ")[2].partition(" (noise=")[0])
     assert command[: len(typed)] == [*map(str, typed)]
+    report = tmp_path / "report"
+    assert run(*typed, "--force", "--report", report).status == 0
+    page = (report / "index.html").read_text(encoding="utf-8")
+    # A page does not know what was typed, and names no command that would do something else.
+    assert "the same command with --noise 4." in page and "OUTPUT" not in page
     ran = run(*command)
     assert ran.status == 0 and "of the stated ±4." in ran.out
     assert "stated as" not in ran.err

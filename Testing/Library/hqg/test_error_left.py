@@ -100,6 +100,8 @@ def test_what_is_no_second_measurement_is_refused() -> None:
         with pytest.raises(me.InputError, match=says) as refused:
             me.compare(before, after, wrong)
         assert refused.value.hint
+    with pytest.raises(me.InputError, match="the voxels of the result"):
+        me.compare(before, after, after.with_voxels(after.voxels.copy()))
     frames = _measured((6,))
     with pytest.raises(me.InputError, match="3 frames, and the volume has 6"):
         me.compare(frames[0], frames[1], _volume(frames[2].voxels[:3]))
