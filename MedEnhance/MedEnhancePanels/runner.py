@@ -80,7 +80,7 @@ class Runner:
         else:
             self._waiting.append(job)
             self._startNext()
-        job.notify("state", state=job.state)  # that it waits
+        job.notify("state", state=job.state)  # that it waits, or its process starts
         return job
 
     def onChange(self, callback):

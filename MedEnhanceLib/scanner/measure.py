@@ -112,12 +112,12 @@ class _Examined:
         scale = np.float32(scale_of(softened(shown, self.spacing)))
         return replace(self, voxels=shown / scale, sigma=0.0)
 
-    @property
-    def inside(self) -> Mask:
-        """The tissue that is not beside air, whose edges look wider in strong contrast."""
-        tissue = tissue_of(self.soft())
+    def tissue(self) -> Floats:
+        """Return intensities of tissue, without edges to air: strong contrast widens them."""
+        soft = self.soft()
+        tissue = tissue_of(soft)
         inside = softened(tissue, self.spacing) > _INSIDE
-        return np.asarray(inside if inside.any() else tissue)
+        return soft[inside if inside.any() else tissue]
 
 
 def softened(voxels: Array, spacing: Sequence[float]) -> Floats:
@@ -285,7 +285,7 @@ def _contrast(low: Sequence[_Examined], good: Sequence[_Examined]) -> tuple[Curv
 
 def _quantiles_of(looks: Sequence[_Examined]) -> Doubles:
     """Return the quantiles of the tissue of each volume, [volumes, quantiles]."""
-    return np.array([np.quantile(look.soft()[look.inside], _QUANTILES) for look in looks])
+    return np.array([np.quantile(look.tissue(), _QUANTILES) for look in looks])
 
 
 def _fitted(low: Doubles, good: Doubles) -> Doubles:

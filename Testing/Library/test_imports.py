@@ -155,8 +155,8 @@ print(json.dumps([n for n in ("MedEnhanceLib.training", "torch._dynamo") if n in
         ("segment {scan} {out}.nrrd --model {head} --device cpu --force-segmenter",),
         (
             "compress {scan} {out}.ucv --max-error 2",
-            "convert {out}.ucv {out}.nrrd",
-            "batch compress {out}.nrrd --out {out}-all --lossless",
+            "convert {out}.ucv {out}.nii.gz",
+            "batch compress {out}.nii.gz --out {out}-all --lossless",
         ),
     ],
     ids=lambda commands: commands[0].partition(" ")[0],

@@ -225,8 +225,7 @@ class Journey:
         window = slicer.util.mainWindow()
         shown = window if window is not None and window.visible else self.widget.parent
         until = time.monotonic() + SETTLED
-        while time.monotonic() < until:
-            slicer.app.processEvents()
+        self._wait(lambda: time.monotonic() >= until)
         shown.grab().save(str(self.folder / f"{name}.png"))
 
     def _report(self):

@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from Library.scanner.test_scanner import NOISE, case, measured, phantom, scanned
+from Library.scanner.test_scanner import (
+    NOISE,
+    case,
+    measured,
+    measured_before,  # noqa: F401 - a fixture of each module that has it
+    phantom,
+    scanned,
+)
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import io, native
@@ -62,12 +69,6 @@ def keep_last(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(unpaired_training, "_is_better", lambda *_: True)
     patch.setattr(unpaired_training, "gain_on", lambda *_, **__: (1.0, 1.0))
     patch.setattr(unpaired_training, "_VALIDATIONS", 1)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _measured_before() -> None:
-    """Measure before the first test, which is not charged for what all tests share."""
-    measured()
 
 
 def test_a_clean_volume_is_put_behind_the_measured_scanner() -> None:
