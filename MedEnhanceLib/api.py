@@ -23,7 +23,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib import gradprom, hqg, io, unicompress
+from MedEnhanceLib import denoise, gradprom, io, unicompress
 from MedEnhanceLib.core.diffusion_gradients import gradients_of
 from MedEnhanceLib.core.exchange import Axes
 from MedEnhanceLib.core.labels import Segmentation
@@ -39,13 +39,13 @@ from MedEnhanceLib.core.options import (
     shared,
 )
 from MedEnhanceLib.core.volume import ImageLike, Volume, as_volume, is_array
+from MedEnhanceLib.denoise import error_left
+from MedEnhanceLib.denoise.config import EnhanceConfig
+from MedEnhanceLib.denoise.error_left import ErrorLeft
+from MedEnhanceLib.denoise.noise_verdict import NoiseVerdict, measured_noise, refuse_two_regions
+from MedEnhanceLib.denoise.strength import Enhanced
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import SegmentConfig
-from MedEnhanceLib.hqg import error_left
-from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.error_left import ErrorLeft
-from MedEnhanceLib.hqg.noise_verdict import NoiseVerdict, measured_noise, refuse_two_regions
-from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_content
 from MedEnhanceLib.jobs.enhancing import SegmenterChoice, enhance_volume, manifest_of
 from MedEnhanceLib.jobs.failures import device_errors
@@ -278,7 +278,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
         volume = call.opened(monitor.part(0.0, 0.1))
         if not volume.profile.is_known:  # NaN leaves the modality unknown, which no model fits
             refuse_not_finite(volume)
-        monitor, cache = monitor.part(0.1, 1.0), hqg.VolumeCache()
+        monitor, cache = monitor.part(0.1, 1.0), denoise.VolumeCache()
         if isinstance(call.guide, str) and call.guide == AUTO:
             guides = _guides_of(call, volume, cache, monitor)
         else:
@@ -295,7 +295,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
 
 
 def _guides_of(
-    call: EnhanceCall, volume: Volume, cache: hqg.VolumeCache, monitor: Monitor
+    call: EnhanceCall, volume: Volume, cache: denoise.VolumeCache, monitor: Monitor
 ) -> list[Volume]:
     """Return the best guide beside the volume; [] if none is suitable."""
     given = call.volume
@@ -305,7 +305,7 @@ def _guides_of(
             'guide="auto" requires a volume that was read from a file',
             "Give the guide itself.",
         )
-    return hqg.choose_guide(path, volume, cache, monitor)
+    return denoise.choose_guide(path, volume, cache, monitor)
 
 
 def _as_volumes(guides: Any, volume: Volume, call: VolumeCall) -> list[Volume]:

@@ -11,7 +11,7 @@ from MedEnhanceLib.api import Progress, watched
 from MedEnhanceLib.core.labels import Segmentation
 from MedEnhanceLib.core.options import PathLike, local_path
 from MedEnhanceLib.core.volume import Volume, as_volume
-from MedEnhanceLib.hqg.strength import Enhanced
+from MedEnhanceLib.denoise.strength import Enhanced
 from MedEnhanceLib.jobs.dicom import (
     DicomParams,
     check_folder,

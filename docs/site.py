@@ -38,7 +38,7 @@ _NOTEBOOKS = {
 }
 #: What public functions return or pass, besides the public classes.
 _RESULTS = (
-    "hqg.strength.Enhanced",
+    "denoise.strength.Enhanced",
     "core.labels.Segmentation",
     "unicompress.encode.CompressResult",
     "unicompress.decode.StoredVolume",

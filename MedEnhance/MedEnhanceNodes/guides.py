@@ -17,7 +17,7 @@ def suggested(node):
 
     node: a volume or a sequence. Results, labels and sequences are never suggested.
     """
-    from MedEnhanceLib.hqg.guide import suggest
+    from MedEnhanceLib.denoise.guide import suggest
 
     volume = next(iter(bridge.frameNodes(node)), None)
     if not _canGuide(volume):
@@ -70,7 +70,7 @@ def _canGuide(node):
 
 
 def _candidate(node):
-    from MedEnhanceLib.hqg.guide import Candidate
+    from MedEnhanceLib.denoise.guide import Candidate
 
     return Candidate(
         key=node.GetID() or "",

@@ -3,7 +3,7 @@
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.denoise.config import EnhanceConfig
 from MedEnhanceNodes import bridge, guides, model_choice, region, results, volume_warnings
 from MedEnhancePages.enhance_preview import SlicePreview
 from MedEnhancePages.enhance_queue import Runs

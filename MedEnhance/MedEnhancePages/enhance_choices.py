@@ -5,7 +5,7 @@ import importlib.util
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.hqg import duration
+from MedEnhanceLib.denoise import duration
 from MedEnhanceLib.runtime.text import duration_text
 from MedEnhanceNodes import bridge
 from MedEnhancePanels import dependencies

@@ -59,7 +59,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         The node refers to what else was made: node.GetNodeReference("MedEnhance.segmentation"),
         also .input, .uncertainty, .noise, .table, .difference.
         """
-        from MedEnhanceLib.hqg.config import EnhanceConfig
+        from MedEnhanceLib.denoise.config import EnhanceConfig
         from MedEnhanceTasks import enhancement
 
         nodes = {"guide": guide, "output": output}

@@ -8,7 +8,7 @@ Why not Slicer's parameterNodeWrapper: docs/decisions/0009-slicer-stand-ins.md.
 import math
 
 from MedEnhanceLib.core.options import option_of
-from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.denoise.config import EnhanceConfig
 from MedEnhanceLib.runtime.dependencies import has_training
 from MedEnhanceLib.unicompress.config import CompressConfig
 

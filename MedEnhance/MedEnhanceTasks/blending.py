@@ -15,7 +15,7 @@ from slicer.i18n import tr as _
 
 from MedEnhanceLib.core.manifest import manifest_at_strength
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg.strength import blend
+from MedEnhanceLib.denoise.strength import blend
 from MedEnhanceLib.io import stepwise
 from MedEnhanceNodes import bridge, preview, provenance, results
 from MedEnhancePanels.errors import PanelError

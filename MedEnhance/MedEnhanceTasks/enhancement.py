@@ -19,7 +19,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.core.manifest import note_of_box
-from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.denoise.config import EnhanceConfig
 from MedEnhanceLib.io import stepwise
 from MedEnhanceLib.io.json_input import read_object
 from MedEnhanceNodes import belongings, bridge, provenance, region, results, sending

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib import gradprom, hqg
+from MedEnhanceLib import denoise, gradprom
 from MedEnhanceLib.core.arrays import Array
 from MedEnhanceLib.core.findings import history_of, mean_change, mean_changed
 from MedEnhanceLib.core.labels import Segmentation
@@ -18,11 +18,11 @@ from MedEnhanceLib.core.manifest import ENHANCED, as_json, make_manifest
 from MedEnhanceLib.core.options import Options, option
 from MedEnhanceLib.core.quantity import PHASE, UNFIT, quantity_of
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise.config import EnhanceConfig
+from MedEnhanceLib.denoise.error_left import check_second, compare
+from MedEnhanceLib.denoise.strength import Enhanced
 from MedEnhanceLib.errors import ConfigError, DeviceMemoryError, InputError
 from MedEnhanceLib.gradprom.config import FORCE, SegmentConfig
-from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.error_left import check_second, compare
-from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.describe import REQUEST, refuse_unfit
 from MedEnhanceLib.jobs.dicom import LabelMap, Objects
 from MedEnhanceLib.runtime.dependencies import load_packages
@@ -90,26 +90,26 @@ def enhance_volume(
     segmenter: SegmentConfig | None = None,
     frame: int | None = None,
     box: Mapping[str, tuple[int, int]] | None = None,
-    cache: hqg.VolumeCache | None = None,
+    cache: denoise.VolumeCache | None = None,
     scratch: Path | None = None,
     against: Volume | None = None,
     on_draft: Callable[[Array], None] | None = None,
     monitor: Monitor,
 ) -> Enhanced:
-    """Enhance in memory, then segment for a `segmenter`; raises as `hqg.enhance` does.
+    """Enhance in memory, then segment for a `segmenter`; raises as `denoise.enhance` does.
 
     Args:
-        volume: as in `hqg.enhance`.
+        volume: as in `denoise.enhance`.
         config: likewise.
         guide: likewise; empty for none.
         segmenter: labels the result, which must have one frame (give `frame`); None: no labels.
             If it refuses the volume, that is a warning; a missing one is an error at once.
-        frame: as in `hqg.enhance`.
+        frame: as in `denoise.enhance`.
         box: its slices, rows and columns, those that are given.
-        cache: as in `hqg.enhance`.
+        cache: as in `denoise.enhance`.
         scratch: likewise.
         against: the same measured again, by which the error that is left is measured.
-        on_draft: as in `hqg.enhance`.
+        on_draft: as in `denoise.enhance`.
         monitor: receives progress, messages and warnings, and can cancel.
     """
     began = time.monotonic()
@@ -125,7 +125,7 @@ def enhance_volume(
             head = gradprom.open_head_for(single, segmenter, monitor)
     share = 1 / (1 + _HEAD_PASSES) if head else 1.0
     part = monitor.part(0.0, share)
-    result = hqg.enhance(
+    result = denoise.enhance(
         volume,
         config,
         guide=guide or None,

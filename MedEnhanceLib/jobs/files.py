@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from MedEnhanceLib import hqg, io
+from MedEnhanceLib import denoise, io
 from MedEnhanceLib.core.modality import ModalityName
 from MedEnhanceLib.core.options import About, Params, option, options_of
 from MedEnhanceLib.core.volume import Volume
@@ -101,11 +101,11 @@ class KeptVolumes:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[Hashable, tuple[Volume, hqg.VolumeCache]] = {}
+        self._kept: dict[Hashable, tuple[Volume, denoise.VolumeCache]] = {}
 
     def load(
         self, params: VolumeParams, *, keep: bool, scratch: Path | None = None, monitor: Monitor
-    ) -> tuple[Volume, hqg.VolumeCache | None]:
+    ) -> tuple[Volume, denoise.VolumeCache | None]:
         """Return the volume of `params`, and its measurements by earlier jobs (None if not kept).
 
         A kept volume is not read again unless its file has changed. Another one is read and, with
@@ -130,7 +130,7 @@ class KeptVolumes:
             # A file that was replaced while it was read now has another key.
             if not keep or key is None or key != _key_of(params):
                 return volume, None
-            self._kept[key] = volume, hqg.VolumeCache()
+            self._kept[key] = volume, denoise.VolumeCache()
         monitor.progress(1.0, "loading the volume")
         return self._kept[key]
 

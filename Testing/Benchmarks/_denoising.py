@@ -21,17 +21,17 @@ from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, MRScanner
-from MedEnhanceLib.filters import block_matching
-from MedEnhanceLib.filters.block_matching import engine_for
-from MedEnhanceLib.filters.regions import ConstantRegions
-from MedEnhanceLib.hqg import denoise
-from MedEnhanceLib.hqg.denoisers import (
+from MedEnhanceLib.denoise import denoise
+from MedEnhanceLib.denoise.denoisers import (
     Denoiser,
     FramePart,
     Resources,
     denoiser_class,
     network_in,
 )
+from MedEnhanceLib.filters import block_matching
+from MedEnhanceLib.filters.block_matching import engine_for
+from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.io import load
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.noise.estimate import NoiseEstimate, measure_noise

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from _common import QUICK, SHARED_DATA
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg.slices.profile import Shape, SliceStack
 from MedEnhanceLib.io import load
 from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.slices.profile import Shape, SliceStack
 
 Floats = npt.NDArray[np.float32]
 #: Pixels kept along both axes of a slice, around the middle, so that a run takes minutes.

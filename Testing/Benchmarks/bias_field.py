@@ -27,7 +27,7 @@ from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import standard_composite
-from MedEnhanceLib.hqg import EnhanceConfig, enhance
+from MedEnhanceLib.denoise import EnhanceConfig, enhance
 from MedEnhanceLib.io import load
 
 SEEDS = (0,) if QUICK else (0, 1, 2)

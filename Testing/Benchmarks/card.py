@@ -24,8 +24,8 @@ from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_most, run
 from _speed_volumes import thick_head, tiled_ct
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
+from MedEnhanceLib.denoise import EnhanceConfig, VolumeCache, enhance
 from MedEnhanceLib.filters.block_matching import CT_ROUNDS, BlockMatchingFilter, engine_for
-from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance
 from MedEnhanceLib.learning import precision
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder

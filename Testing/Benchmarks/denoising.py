@@ -28,7 +28,7 @@ from _denoising import CROP, FILTER, NETWORK, PERCENTS, Model, Scan, gain, over_
 from _enhancement_data import CASES, CT_SUBJECTS, TEMPLATE, Subject, ct_subject, modality_of
 from _enhancement_statistics import chosen
 
-from MedEnhanceLib.hqg.denoise import removal_of
+from MedEnhanceLib.denoise.removal import removal_of
 from MedEnhanceLib.io import load
 
 #: Volumes and whether an averaged copy is measured too.

@@ -29,12 +29,12 @@ import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg.bundle import set_weights
-from MedEnhanceLib.hqg.groups import network_of
-from MedEnhanceLib.hqg.slices.planes import Sampler
-from MedEnhanceLib.hqg.slices.slice_network import open_network
+from MedEnhanceLib.denoise.bundle import set_weights
+from MedEnhanceLib.denoise.groups import network_of
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
+from MedEnhanceLib.slices.planes import Sampler
+from MedEnhanceLib.slices.slice_network import open_network
 from MedEnhanceLib.synthetic import synthetic_volume
 from MedEnhanceLib.training.hqg.config import TrainConfig, TrainSlicesConfig
 from MedEnhanceLib.training.hqg.run import gain_of, train, validated_crops

@@ -40,7 +40,7 @@ from scipy.ndimage import binary_dilation
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg import EnhanceConfig, enhance
+from MedEnhanceLib.denoise import EnhanceConfig, enhance
 
 PLANTED = "planted lesions"
 SLICES, SEEDS = (5, (0,)) if QUICK else (12, (0, 1, 2))

@@ -33,7 +33,7 @@ from _observers import Doubles, Hotelling, auc, channel_outputs, channels, templ
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance
+from MedEnhanceLib.denoise import EnhanceConfig, VolumeCache, enhance
 from MedEnhanceLib.io import load
 
 PHANTOM = "repeated/ct_phantom_34mA.nii.gz"

@@ -103,7 +103,7 @@ def same_grid(name: str, scan: Scan) -> Floats:
 @lru_cache(maxsize=14)
 def registered(guide: str, volume: str) -> Floats:
     """A guide on the grid of a volume, as the product registers it: 0 to 1, NaN outside."""
-    from MedEnhanceLib.hqg import guide as product
+    from MedEnhanceLib.denoise import guide as product
     from MedEnhanceLib.runtime.progress import Monitor
 
     moving, fixed = (load(SHARED_DATA / path, modality="MR") for path in (guide, volume))

@@ -16,7 +16,7 @@ from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_least, at_most, leas
 from _enhancement_data import CT_RANGE_HU, TEMPLATE, robust_max
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg import EnhanceConfig, enhance
+from MedEnhanceLib.denoise import EnhanceConfig, enhance
 from MedEnhanceLib.io import load
 from MedEnhanceLib.runtime.resources import resource_folder
 

@@ -33,8 +33,8 @@ from MedEnhanceLib import compress, decompress, enhance, load
 from MedEnhanceLib.bundles.store import shipped_bundle
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg.slices.slice_network import open_network
 from MedEnhanceLib.report.orthogonal import cut
+from MedEnhanceLib.slices.slice_network import open_network
 from MedEnhanceLib.synthetic import synthetic_volume
 from MedEnhanceLib.training.spg.audit import Audited, audit
 

@@ -28,9 +28,9 @@ from _common import SHARED_DATA, Gate, Part, Row, at_most, run
 from _enhancement_peers import bm4d_mr, nlm_mr
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg import enhance
-from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.decide import VolumeCache
+from MedEnhanceLib.denoise import enhance
+from MedEnhanceLib.denoise.config import EnhanceConfig
+from MedEnhanceLib.denoise.decide import VolumeCache
 from MedEnhanceLib.io import load
 
 Floats = npt.NDArray[np.float32]

@@ -31,8 +31,8 @@ from _real_ct_data import EDGES, Floats, Scan
 from scipy import ndimage
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance
-from MedEnhanceLib.hqg.denoise import LesionBand
+from MedEnhanceLib.denoise import EnhanceConfig, VolumeCache, enhance
+from MedEnhanceLib.denoise.removal import LesionBand
 from MedEnhanceLib.noise.estimate import measure_noise
 
 DEFAULT, SMOOTH = "default", "smooth"

@@ -50,8 +50,8 @@ from _translation import Translator, train_cut, train_cyclegan, train_paired
 
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise import EnhanceConfig, enhance
 from MedEnhanceLib.filters.bias_field import measure_bias_field
-from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.io import load
 from MedEnhanceLib.scanner.invert import Inversion, contradictions, invert
 from MedEnhanceLib.scanner.measure import ENOUGH, FEWEST, PASSES, measure_scanner

@@ -65,11 +65,11 @@ from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Rician
+from MedEnhanceLib.denoise import EnhanceConfig, enhance
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.gradprom.structures.segmenting import StructureSegmenter
-from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.io import load, save
 
 SEED = 0

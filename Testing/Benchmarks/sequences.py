@@ -31,7 +31,7 @@ from _sequence_data import Floats
 from MedEnhanceLib.api import measure_noise
 from MedEnhanceLib.core.sequence_kind import is_filtered_together
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg import EnhanceConfig, enhance
+from MedEnhanceLib.denoise import EnhanceConfig, enhance
 
 HAS_DIPY = find_spec("dipy") is not None
 #: The three of ours are values of the option; MP-PCA is left out where dipy is missing.

@@ -18,15 +18,15 @@ from _slices_references import Floats, Reference, along, references, thickened
 
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core import metrics
-from MedEnhanceLib.hqg.denoise import removal_of
-from MedEnhanceLib.hqg.slices import steps
-from MedEnhanceLib.hqg.slices.planes import Planes
-from MedEnhanceLib.hqg.slices.profile import SliceStack
-from MedEnhanceLib.hqg.slices.slice_network import SliceNet
-from MedEnhanceLib.hqg.slices.thin_slices import open_network, restore_array
+from MedEnhanceLib.denoise.removal import removal_of
 from MedEnhanceLib.learning.intensity import Scaling
 from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.slices import steps
+from MedEnhanceLib.slices.planes import Planes
+from MedEnhanceLib.slices.profile import SliceStack
+from MedEnhanceLib.slices.slice_network import SliceNet
+from MedEnhanceLib.slices.thin_slices import open_network, restore_array
 
 SEED = 0
 MODELS = {"MR": "mr-slices", "CT": "ct-slices"}

@@ -147,7 +147,7 @@ def preview() -> list[Row]:
 
     Then a draft of that, in a volume that was measured.
     """
-    from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance, measure
+    from MedEnhanceLib.denoise import EnhanceConfig, VolumeCache, enhance, measure
 
     rows = []
     for model, volume in (("ct", tiled_ct(_SLICES)), ("mr", head_mr())):
@@ -280,10 +280,10 @@ def floor_s(side: int) -> float:
 def products(side: int) -> float:
     """Count the multiplications of both networks of the model ct for a slice of side² pixels."""
     from MedEnhanceLib.bundles.store import open_bundle
-    from MedEnhanceLib.hqg.bundle import set_weights
-    from MedEnhanceLib.hqg.config import STEP
-    from MedEnhanceLib.hqg.groups import network_of
-    from MedEnhanceLib.hqg.view_network import open_view_network
+    from MedEnhanceLib.denoise.bundle import set_weights
+    from MedEnhanceLib.denoise.config import STEP
+    from MedEnhanceLib.denoise.groups import network_of
+    from MedEnhanceLib.denoise.view_network import open_view_network
 
     bundle, count = open_bundle("ct", kind="enhancer", modality="CT"), 0.0
     for name, weight in open_view_network(bundle).named_parameters():

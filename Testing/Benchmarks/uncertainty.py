@@ -18,7 +18,7 @@ from _enhancement_data import TEMPLATE, Case, Subject, subject
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.pipeline import Degradation, LowDose, Rician
-from MedEnhanceLib.hqg import EnhanceConfig, enhance
+from MedEnhanceLib.denoise import EnhanceConfig, enhance
 from MedEnhanceLib.noise.estimate import measure_noise
 
 Floats = npt.NDArray[np.float32]

@@ -26,8 +26,8 @@ import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import io
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg import EnhanceConfig, enhance
-from MedEnhanceLib.hqg.scanner_network import ScannerModel
+from MedEnhanceLib.denoise import EnhanceConfig, enhance
+from MedEnhanceLib.denoise.scanner_network import ScannerModel
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.scanner.invert import invert

@@ -30,9 +30,9 @@ from MedEnhanceLib.core.diffusion_gradients import Gradient
 from MedEnhanceLib.core.imaging import averaged
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise.denoisers import DENOISERS
 from MedEnhanceLib.gradprom.segmenters import VoxelLabels
 from MedEnhanceLib.gradprom.structures.model import StructureModel
-from MedEnhanceLib.hqg.denoisers import DENOISERS
 from MedEnhanceLib.runtime.progress import Monitor
 
 pytestmark = pytest.mark.training  # which pages describe, too
@@ -356,8 +356,8 @@ def test_the_examples_of_a_page_run(
     monkeypatch: pytest.MonkeyPatch,
     quick_labels: None,
 ) -> None:
-    # What is learned from the slices of a volume is tested in hqg/test_slices.py.
-    monkeypatch.setattr("MedEnhanceLib.hqg.slices.steps.TUNING_STEPS", 4)
+    # What is learned from the slices of a volume is tested in slices/test_slices.py.
+    monkeypatch.setattr("MedEnhanceLib.slices.steps.TUNING_STEPS", 4)
     names = run_blocks(ROOT / page, _READERS[page](desk))
     if page != "README.md":
         return

@@ -23,8 +23,8 @@ from MedEnhanceLib import io
 from MedEnhanceLib.cli.main import COMMANDS, main
 from MedEnhanceLib.core.options import Option
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise.denoisers import DENOISERS
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
-from MedEnhanceLib.hqg.denoisers import DENOISERS
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.job import JOBS, Job
 

@@ -19,8 +19,8 @@ from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core import manifest
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise.denoisers import DENOISERS
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
-from MedEnhanceLib.hqg.denoisers import DENOISERS
 from MedEnhanceLib.io import formats
 from MedEnhanceLib.runtime import registry
 from MedEnhanceLib.unicompress.codecs import lossless
@@ -39,7 +39,7 @@ def _stated(pattern: str) -> str:
 def median(monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of the example's denoiser, which is registered."""
     name, place = re.findall(r'"(.+?)"', _stated(r'`DENOISERS` is `("\w+": "[\w.:]+")`'))
-    assert place == "MedEnhanceLib.hqg.median:MedianFilter"
+    assert place == "MedEnhanceLib.denoise.median:MedianFilter"
     monkeypatch.setitem(DENOISERS, name, "examples.median:MedianFilter")
     return str(name)
 

@@ -87,7 +87,7 @@ print(time.process_time() - began)
         ),
         # The panel pays for what its options need, not for the codec and for DICOM, when it opens.
         pytest.param(
-            "import MedEnhanceLib.hqg.config, MedEnhanceLib.hqg.strength\n"
+            "import MedEnhanceLib.denoise.config, MedEnhanceLib.denoise.strength\n"
             "import MedEnhanceLib.training.spg.config, MedEnhanceLib.unicompress.config",
             {"MedEnhanceLib.unicompress.encode", "MedEnhanceLib.io.dicom.listing"},
             marks=pytest.mark.training,
@@ -173,7 +173,7 @@ def small_head(tmp_path: Path) -> Path:
     return write_small_head(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["hqg", "unicompress", "io"])
+@pytest.mark.parametrize("name", ["denoise", "unicompress", "io"])
 def test_every_name_of_a_package_is_there(name: str) -> None:
     package = import_module(f"MedEnhanceLib.{name}")
     assert dir(package) == sorted(package.__all__)

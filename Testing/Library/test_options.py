@@ -24,8 +24,8 @@ from MedEnhanceLib.api import takes
 from MedEnhanceLib.cli.parser import Parser, add_flags, params_of
 from MedEnhanceLib.core.options import About, Option, Options, Params, option, option_of, options_of
 from MedEnhanceLib.degradation.pipeline import Composite
+from MedEnhanceLib.denoise.config import EnhanceConfig
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.job import JOBS
 from MedEnhanceLib.unicompress.config import CompressConfig
 

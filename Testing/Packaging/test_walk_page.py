@@ -59,7 +59,7 @@ def test_a_block_is_typed_in_a_clone_with_nothing_of_this_environment(
 def test_slow_tests_are_those_of_the_folders_that_a_change_touches(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q", "-b", "main")
     for number, path in enumerate(
-        ("README.md", "MedEnhanceLib/api.py", "MedEnhanceLib/hqg/slices/steps.py", "docs/a.md")
+        ("README.md", "MedEnhanceLib/api.py", "MedEnhanceLib/slices/steps.py", "docs/a.md")
     ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("line\n" * number)

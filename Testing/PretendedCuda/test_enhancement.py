@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 import torch
 from Library.conftest import WarningRecorder, recorder  # noqa: F401
-from Library.hqg.conftest import brain
-from Library.hqg.test_slices import _scan
+from Library.denoise.conftest import brain
 from Library.scanner.test_scanner import case
+from Library.slices.test_slices import _scan
 from Library.small_head import write_small_head
 from Library.training.hqg.test_unpaired import data, trained  # noqa: F401
 from PretendedCuda.device import cards as driver
@@ -33,16 +33,16 @@ from MedEnhanceLib import native
 from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise import EnhanceConfig, enhance
+from MedEnhanceLib.denoise.bundle import set_weights
+from MedEnhanceLib.denoise.denoisers import BlockMatching
+from MedEnhanceLib.denoise.groups import network_of
+from MedEnhanceLib.denoise.removal import Removal, denoise
+from MedEnhanceLib.denoise.strength import Enhanced
+from MedEnhanceLib.denoise.view_network import ViewNet
 from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.filters import torch_engine
 from MedEnhanceLib.filters.torch_engine import TorchEngine, TorchGroups
-from MedEnhanceLib.hqg import EnhanceConfig, enhance
-from MedEnhanceLib.hqg.bundle import set_weights
-from MedEnhanceLib.hqg.denoise import Removal, denoise
-from MedEnhanceLib.hqg.denoisers import BlockMatching
-from MedEnhanceLib.hqg.groups import network_of
-from MedEnhanceLib.hqg.strength import Enhanced
-from MedEnhanceLib.hqg.view_network import ViewNet
 from MedEnhanceLib.learning import precision
 from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
@@ -106,7 +106,7 @@ def test_models_that_ship_agree(name: str, card: str) -> None:
 @pytest.mark.usefixtures("single")
 def test_thin_slices_and_a_head_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from MedEnhanceLib.gradprom import SegmentConfig, segment
-    from MedEnhanceLib.hqg.slices import thin_slices
+    from MedEnhanceLib.slices import thin_slices
 
     monkeypatch.setattr(thin_slices, "tuned", lambda network, *_, **__: (network, {}))
     small = brain().crop(k=slice(6))

@@ -48,7 +48,7 @@ def test_tf32_is_refused_by_the_cards_and_switched_off_for_whole_runs(cards) -> 
     "run",
     [
         "gradprom.infer:segment", "training.gradprom.heads:train_head",
-        "hqg.slices.thin_slices:enhance_slices", "training.hqg.slice_training:train_slices",
+        "slices.thin_slices:enhance_slices", "training.hqg.slice_training:train_slices",
         "training.hqg.run:train", "training.spg.patient:distill_patient",
         "training.unicompress.two_stages:train",
     ],

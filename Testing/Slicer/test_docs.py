@@ -14,7 +14,7 @@ from enhance_testing import EnhanceTestCase
 from medenhance_testing import ROOT, MedEnhanceTestCase, slow
 
 import MedEnhanceLib
-from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.denoise.config import EnhanceConfig
 from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhanceNodes.preview import compositeOf
 from MedEnhancePanels.logic import MedEnhanceLogic

@@ -12,7 +12,7 @@ import slicer
 from doors.table import ROWS, options_in, rows_in
 from medenhance_testing import MedEnhanceTestCase, finished
 
-from MedEnhanceLib.hqg.denoisers import DENOISERS
+from MedEnhanceLib.denoise.denoisers import DENOISERS
 from MedEnhanceLib.jobs import JobSpec
 from MedEnhanceLib.jobs.job import JOBS
 from MedEnhancePanels.errors import PanelError

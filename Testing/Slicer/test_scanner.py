@@ -11,7 +11,7 @@ from medenhance_testing import slow
 from test_train import TrainTestCase
 
 from MedEnhanceLib.core.options import config_from_json, option_of
-from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.denoise.config import EnhanceConfig
 from MedEnhanceLib.io import save
 from MedEnhanceLib.jobs.kinds.measure_scanner import ScannerParams
 from MedEnhanceNodes import provenance

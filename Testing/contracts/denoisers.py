@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from contracts.volumes import AWKWARD, SIGMA, awkward, clean, noisy, series
-from MedEnhanceLib import hqg
+from MedEnhanceLib import denoise
 from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.core.options import options_of
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise.denoisers import Denoised, Frames, Resources, denoiser_class, options_for
+from MedEnhanceLib.denoise.strength import Enhanced
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, MedEnhanceError
 from MedEnhanceLib.filters.block_matching import engine_for
-from MedEnhanceLib.hqg.denoisers import Denoised, Frames, Resources, denoiser_class, options_for
-from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -57,8 +57,8 @@ class DenoiserTests:
         }  # fmt: skip
         if volume.is_sequence:
             options["sequence"] = "joint" if denoiser_class(self.name).is_joint else "each"
-        config = hqg.EnhanceConfig(denoiser=self.name, **(options | fields))
-        return hqg.enhance(volume, config, **part)
+        config = denoise.EnhanceConfig(denoiser=self.name, **(options | fields))
+        return denoise.enhance(volume, config, **part)
 
     def denoised(self, volume: Volume, slices: slice, monitor: Monitor) -> Denoised:
         """Call the method itself on the slices of all frames of a volume."""

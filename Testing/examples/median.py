@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK
 
 from MedEnhanceLib.core.options import Options, option
-from MedEnhanceLib.hqg.denoisers import Denoised, Denoiser, FramePart, Frames, Resources
+from MedEnhanceLib.denoise.denoisers import Denoised, Denoiser, FramePart, Frames, Resources
 
 
 @dataclass(frozen=True, kw_only=True)

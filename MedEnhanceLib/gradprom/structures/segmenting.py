@@ -19,6 +19,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib.core.arrays import Bytes, Floats
 from MedEnhanceLib.core.labels import INTRACRANIAL
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise import EnhanceConfig, enhance
 from MedEnhanceLib.gradprom.segmenters import Comparison, HeadSegmenter, VoxelLabels
 from MedEnhanceLib.gradprom.structures.correcting import ClassShares, correct
 from MedEnhanceLib.gradprom.structures.locating import (
@@ -30,7 +31,6 @@ from MedEnhanceLib.gradprom.structures.locating import (
 from MedEnhanceLib.gradprom.structures.model import ALL, StructureModel, open_structures
 from MedEnhanceLib.gradprom.structures.networks import scaled
 from MedEnhanceLib.gradprom.structures.space import smooth
-from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.noise.quick import quick_noise
 from MedEnhanceLib.runtime.progress import Monitor
 

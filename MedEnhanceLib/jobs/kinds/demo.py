@@ -23,9 +23,9 @@ from MedEnhanceLib.core.imaging import mean_frame
 from MedEnhanceLib.core.manifest import as_json, make_manifest
 from MedEnhanceLib.core.options import Params, option
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise.config import EnhanceConfig
+from MedEnhanceLib.denoise.error_left import beside_reference, squares_by_part
 from MedEnhanceLib.errors import OutputError
-from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.error_left import beside_reference, squares_by_part
 from MedEnhanceLib.io.atomic import atomic_write, make_folder, write_json
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
 from MedEnhanceLib.jobs.kinds.enhance import EnhanceParams, run_enhance

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from MedEnhanceLib import gradprom, hqg, io
+from MedEnhanceLib import denoise, gradprom, io
 from MedEnhanceLib.core.arrays import Array
 from MedEnhanceLib.core.findings import verdict_on
 from MedEnhanceLib.core.labels import SIDE, Label, volume_rows
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise.config import EnhanceConfig
+from MedEnhanceLib.denoise.error_left import table_of
+from MedEnhanceLib.denoise.noise_verdict import measured_noise, refuse_two_regions
+from MedEnhanceLib.denoise.strength import Enhanced
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import SegmentConfig
-from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.error_left import table_of
-from MedEnhanceLib.hqg.noise_verdict import measured_noise, refuse_two_regions
-from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
 from MedEnhanceLib.io.csv_tables import write_table
 from MedEnhanceLib.jobs import enhancing, files
@@ -196,7 +196,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     frame = 0 if params.frame is None and is_preview else params.frame
     source = volume if frame is None else volume.frame(frame)
     source, template = _placed(source, params, work.series, monitor.part(0.04, 0.05))
-    cache = cache or hqg.VolumeCache()
+    cache = cache or denoise.VolumeCache()
     guides = _guides_of(params, volume, cache, kept, monitor.part(0.05, 0.06))
     if params.guide == [files.AUTO] and guides:
         work.inputs["guide"] = guides[0].path
@@ -276,13 +276,13 @@ def _placed(
 def _guides_of(
     params: EnhanceParams,
     volume: Volume,
-    cache: hqg.VolumeCache,
+    cache: denoise.VolumeCache,
     kept: KeptVolumes,
     monitor: Monitor,
 ) -> list[Volume]:
     """Return the named guides, or the automatic one; a single one is kept for previews."""
     if params.guide == [files.AUTO]:
-        return hqg.choose_guide(Path(params.input), volume, cache, monitor)
+        return denoise.choose_guide(Path(params.input), volume, cache, monitor)
     paths = params.guide or []
     keep = params.slices is not None and len(paths) == 1
     specs = [VolumeParams(input=path, modality=params.modality) for path in paths]

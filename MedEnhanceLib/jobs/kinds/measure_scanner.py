@@ -13,8 +13,8 @@ from MedEnhanceLib import io
 from MedEnhanceLib.core.modality import ModalityName
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise import EnhanceConfig, enhance
 from MedEnhanceLib.errors import DeviceMemoryError, InputError
-from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.io.atomic import make_folder, refuse_existing, write_json
 from MedEnhanceLib.jobs.batch_items import gather
 from MedEnhanceLib.jobs.files import Result

@@ -79,7 +79,7 @@ def inspect_volume(params: InspectParams, monitor: Monitor) -> dict[str, Any]:
 
 def described(volume: Volume, path: Path | None = None) -> dict[str, Any]:
     """Return the card of a volume, see `io.describe.card`, with its measured noise."""
-    from MedEnhanceLib.hqg.noise_verdict import noise_verdict
+    from MedEnhanceLib.denoise.noise_verdict import noise_verdict
 
     verdict = None
     with contextlib.suppress(InputError):  # what cannot be enhanced can be described

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from MedEnhanceLib.core.options import About, Options, in_their_case, merged, option
-from MedEnhanceLib.hqg.config import (
+from MedEnhanceLib.denoise.config import (
     SYNTHETIC,
     NetworkConfig,
     SliceNetConfig,

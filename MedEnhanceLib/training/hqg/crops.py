@@ -20,11 +20,11 @@ from MedEnhanceLib.core.arrays import Floats, Longs, Mask, Where
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.degradation.acquisition import SCAN_KINDS, MRScanner
 from MedEnhanceLib.degradation.lowdose import ELECTRONIC, low_dose_noise
+from MedEnhanceLib.denoise.config import STEP
+from MedEnhanceLib.denoise.groups import Places
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.filters.block_matching_run import Stage
-from MedEnhanceLib.hqg.config import STEP
-from MedEnhanceLib.hqg.groups import Places
 from MedEnhanceLib.learning.intensity import TISSUE
 from MedEnhanceLib.native import CELLS
 from MedEnhanceLib.noise.estimate import measure_noise
@@ -269,7 +269,7 @@ class CropMaker:
             engine=block_matching.engine_for("cpu", Monitor()),
             threads=1,
         )
-        # The rounds before the network, as in `hqg.denoisers`.
+        # The rounds before the network, as in `denoise.denoisers`.
         profile = profile_of(self.modality)
         rounds = block_matching.ROUNDS[profile.like]
         pilot = filtered(rounds=rounds if profile.has_network_round else rounds[:-1]).denoised()

@@ -9,9 +9,9 @@ from typing import Any
 from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, load_tensors, training_record
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.modality import profile_of
-from MedEnhanceLib.hqg.bundle import VIEW
-from MedEnhanceLib.hqg.groups import GuidedNetwork
-from MedEnhanceLib.hqg.view_network import ViewNet
+from MedEnhanceLib.denoise.bundle import VIEW
+from MedEnhanceLib.denoise.groups import GuidedNetwork
+from MedEnhanceLib.denoise.view_network import ViewNet
 from MedEnhanceLib.training.hqg.config import TrainConfig
 
 _LIMITS = (

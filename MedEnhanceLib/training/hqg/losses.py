@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.core.modality import profile_of
-from MedEnhanceLib.hqg.groups import GuidedNetwork, Places, regional
+from MedEnhanceLib.denoise.groups import GuidedNetwork, Places, regional
 from MedEnhanceLib.learning.precision import mixed_precision
 from MedEnhanceLib.native import CELLS, SIDE
 from MedEnhanceLib.training.hqg.crops import Crop, Noisy

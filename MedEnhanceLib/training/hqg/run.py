@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from MedEnhanceLib.bundles.store import shipped_bundle
+from MedEnhanceLib.denoise.bundle import set_weights
+from MedEnhanceLib.denoise.groups import GuidedNetwork, network_of
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.hqg.bundle import set_weights
-from MedEnhanceLib.hqg.groups import GuidedNetwork, network_of
 from MedEnhanceLib.learning.precision import without_tf32
 from MedEnhanceLib.learning.training import begin_training, run_steps
 from MedEnhanceLib.runtime.progress import Monitor

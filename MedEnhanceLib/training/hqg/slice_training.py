@@ -15,16 +15,16 @@ from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.store import Bundle, open_bundle, shipped_bundle
 from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.core.modality import profile_of
+from MedEnhanceLib.denoise.groups import on_device
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.groups import on_device
-from MedEnhanceLib.hqg.slices.planes import MOST_RATIO, Planes, Sampler
-from MedEnhanceLib.hqg.slices.slice_network import SliceNet, open_network, restore_planes
-from MedEnhanceLib.hqg.slices.steps import SliceTraining
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.describe import refuse_unfit
 from MedEnhanceLib.learning.precision import move, without_tf32
 from MedEnhanceLib.learning.training import EMA, begin_training
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.slices.planes import MOST_RATIO, Planes, Sampler
+from MedEnhanceLib.slices.slice_network import SliceNet, open_network, restore_planes
+from MedEnhanceLib.slices.steps import SliceTraining
 from MedEnhanceLib.training.hqg.config import TrainSlicesConfig
 
 #: Number of test batches, and step of the first one, which no training reaches.

@@ -12,8 +12,8 @@ from MedEnhanceLib.core.imaging import averaged
 from MedEnhanceLib.core.labels import LabeledFile
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise.guide import align
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.guide import align
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.describe import refuse_unfit
 from MedEnhanceLib.learning.intensity import scaling_for

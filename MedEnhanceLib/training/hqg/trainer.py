@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.core.labels import LabeledFile
 from MedEnhanceLib.core.volume import Enhance
+from MedEnhanceLib.denoise.bundle import set_weights
+from MedEnhanceLib.denoise.groups import GuidedNetwork, on_device, tensors_of
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.hqg.bundle import set_weights
-from MedEnhanceLib.hqg.groups import GuidedNetwork, on_device, tensors_of
 from MedEnhanceLib.learning.checkpoint import Stateful
 from MedEnhanceLib.learning.training import EMA, Learner
 from MedEnhanceLib.runtime.progress import Monitor

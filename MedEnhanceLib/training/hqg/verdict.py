@@ -12,9 +12,9 @@ import numpy as np
 
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Enhance, Volume
-from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.enhancer import enhance
-from MedEnhanceLib.hqg.groups import GuidedNetwork
+from MedEnhanceLib.denoise.config import EnhanceConfig
+from MedEnhanceLib.denoise.enhancer import enhance
+from MedEnhanceLib.denoise.groups import GuidedNetwork
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.hqg.config import TrainConfig
 from MedEnhanceLib.training.hqg.enhancer_export import export_enhancer

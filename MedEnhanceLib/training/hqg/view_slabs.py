@@ -18,9 +18,9 @@ from MedEnhanceLib.core.arrays import Array, Floats, Shape
 from MedEnhanceLib.core.geometry import Geometry, Triple
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.ct_scanner import CtScanner
-from MedEnhanceLib.hqg.denoise import Removal, denoise
-from MedEnhanceLib.hqg.denoisers import BlockMatching, Denoiser
-from MedEnhanceLib.hqg.view_inputs import NEIGHBORS
+from MedEnhanceLib.denoise.denoisers import BlockMatching, Denoiser
+from MedEnhanceLib.denoise.removal import Removal, denoise
+from MedEnhanceLib.denoise.view_inputs import NEIGHBORS
 from MedEnhanceLib.noise.estimate import TRUSTED, NoiseEstimate, measure_noise
 from MedEnhanceLib.synthetic import synthetic_volume
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise.bundle import set_weights
+from MedEnhanceLib.denoise.groups import on_device
+from MedEnhanceLib.denoise.network_stage import SetNetwork
+from MedEnhanceLib.denoise.view_inputs import NEIGHBORS
+from MedEnhanceLib.denoise.view_network import ViewNet, open_view_network
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.hqg.bundle import set_weights
-from MedEnhanceLib.hqg.groups import on_device
-from MedEnhanceLib.hqg.network_stage import SetNetwork
-from MedEnhanceLib.hqg.view_inputs import NEIGHBORS
-from MedEnhanceLib.hqg.view_network import ViewNet, open_view_network
 from MedEnhanceLib.learning.precision import mixed_precision, move
 from MedEnhanceLib.learning.training import EMA, Learner
 from MedEnhanceLib.runtime.progress import Monitor

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from MedEnhanceLib import gradprom, hqg, io
+from MedEnhanceLib import denoise, gradprom, io
 from MedEnhanceLib.bundles.store import find_bundle
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.manifest import as_json, make_manifest
@@ -115,14 +115,14 @@ def _measure_enhancer(
     clean = io.load(path, modality=bundle.modality)
     # All of a model's correction; without `for_viewing` a part of it is given back in CT.
     smooth = profile_of(bundle.modality).is_projected
-    config = hqg.EnhanceConfig(model=str(bundle.folder), device=device, for_viewing=smooth)
+    config = denoise.EnhanceConfig(model=str(bundle.folder), device=device, for_viewing=smooth)
     on_request = replace(config, correct_bias_field=True)
     for index, (name, degradation) in enumerate(damages.items()):
         part = monitor.part(index / len(damages), (index + 1) / len(damages))
         part.progress(0.0, f"{path.name}: {name}")
         damaged = attend(partial(degradation.apply, clean, keep_dtype=True), part)
         settings = on_request if name == "composite" else config
-        run = partial(hqg.enhance, damaged, cache=hqg.VolumeCache())
+        run = partial(denoise.enhance, damaged, cache=denoise.VolumeCache())
         enhanced = run(settings, monitor=part.part(0.0, 0.7)).volume
         quiet = Monitor(cancel=lambda: monitor.cancelled)  # it would repeat the warnings
         alone = replace(settings, denoiser="block-matching", model="auto")

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from MedEnhanceLib.core.arrays import Floats, Where
 from MedEnhanceLib.core.modality import profile_of
+from MedEnhanceLib.denoise.config import NetworkConfig, SliceNetConfig
+from MedEnhanceLib.denoise.groups import GuidedNetwork, coefficients, on_device
+from MedEnhanceLib.denoise.network import GroupNetwork
 from MedEnhanceLib.filters.torch_engine import gather_blocks
-from MedEnhanceLib.hqg.config import NetworkConfig, SliceNetConfig
-from MedEnhanceLib.hqg.groups import GuidedNetwork, coefficients, on_device
-from MedEnhanceLib.hqg.network import GroupNetwork
-from MedEnhanceLib.hqg.slices.planes import Thickening, grain
-from MedEnhanceLib.hqg.slices.slice_network import SliceNet, StackMaps
-from MedEnhanceLib.hqg.slices.steps import thin_error
 from MedEnhanceLib.learning.intensity import TISSUE
+from MedEnhanceLib.slices.planes import Thickening, grain
+from MedEnhanceLib.slices.slice_network import SliceNet, StackMaps
+from MedEnhanceLib.slices.steps import thin_error
 from MedEnhanceLib.training.hqg import losses
 from MedEnhanceLib.training.hqg.config import TrainSlicesConfig
 from MedEnhanceLib.training.hqg.crops import Crop, CropMaker, Noisy

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib import hqg
+from MedEnhanceLib import denoise
 from MedEnhanceLib.bundles.store import Bundle, find_bundle, list_bundles, open_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError, ModelError
@@ -234,7 +234,7 @@ def enhancer_of(config: TrainHeadConfig) -> Enhancer | None:
     bundle = open_bundle(config.enhancer, kind="enhancer", modality=config.modality)
 
     def enhanced(volume: Volume, sigma: float) -> Volume:
-        options = hqg.EnhanceConfig(model=config.enhancer, device=config.device, noise=sigma)
-        return hqg.enhance(volume, options).volume
+        options = denoise.EnhanceConfig(model=config.enhancer, device=config.device, noise=sigma)
+        return denoise.enhance(volume, options).volume
 
     return Enhancer(enhanced, bundle.identity(), bundle.metadata.get("gradprom"))

@@ -21,8 +21,8 @@ from MedEnhanceLib.bundles.suitability import (
 )
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise import EnhanceConfig, enhance
 from MedEnhanceLib.errors import ModelError
-from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.jobs.enhancing import enhance_volume
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.runtime.resources import resource_folder

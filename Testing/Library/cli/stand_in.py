@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from MedEnhanceLib import gradprom, hqg
+from MedEnhanceLib import denoise, gradprom
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise.strength import Enhanced
 from MedEnhanceLib.gradprom import Label
-from MedEnhanceLib.hqg.strength import Enhanced
 
 LABELS = (
     Label(value=1, name="gray matter", color="#ffb703"),
@@ -79,6 +79,6 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             warning="", limits=(), uncertainty=None, intracranial=None,
         )  # fmt: skip
 
-    monkeypatch.setattr(hqg, "enhance", enhance)
+    monkeypatch.setattr(denoise, "enhance", enhance)
     monkeypatch.setattr(gradprom, "segment", segment)
     return calls

@@ -24,10 +24,10 @@ from Library.cli.conftest import Ran
 from Library.conftest import MR
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
-from MedEnhanceLib import hqg, io
+from MedEnhanceLib import denoise, io
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise import guide_choice
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.hqg import guide_choice
 from MedEnhanceLib.jobs import batch_items, batch_runs
 from MedEnhanceLib.jobs.batch_items import Item, Shard, gather
 from MedEnhanceLib.jobs.batch_ledger import Ledger
@@ -358,14 +358,14 @@ def test_the_summary_counts_unchanged_volumes_and_the_page_has_all_columns(
         {"share_removed": 0.9, "changed": 4.2, "sigma_used": 9.1, "interval": [9.1, 80.0]},
     ]
     io.save(io.load(scans / "b.nrrd"), scans / "d.nrrd")
-    stand_in, measured = hqg.enhance, itertools.cycle(sigma | noise for noise in noises)
+    stand_in, measured = denoise.enhance, itertools.cycle(sigma | noise for noise in noises)
 
     def enhanced(*arguments: Any, **options: Any) -> Any:
         done = stand_in(*arguments, **options)
         done.measured["noise"] = next(measured)
         return done
 
-    monkeypatch.setattr(hqg, "enhance", enhanced)
+    monkeypatch.setattr(denoise, "enhance", enhanced)
     ran = run(*enhance(tmp_path / "enhance", scans), "--strength", "0.5")
     assert ran.out.splitlines()[-1].startswith(
         "4 of 4 done (0 of them before): 4 removed, 0 clean, 0 uncertain, 0 failed; 3 hardly "

@@ -14,15 +14,15 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from Library.hqg.conftest import brain
+from Library.denoise.conftest import brain
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.degradation.pipeline import Rician
-from MedEnhanceLib.hqg import enhancer
-from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.denoise import enhancer
+from MedEnhanceLib.denoise.config import EnhanceConfig
 from MedEnhanceLib.jobs import JobSpec
 
 

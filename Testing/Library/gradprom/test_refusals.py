@@ -98,7 +98,7 @@ def test_a_batch_enhances_what_its_segmentation_refuses(dark: Volume, tmp_path: 
 def test_a_segmenter_that_does_not_exist_is_an_error_before_the_long_work(
     head: Volume, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr("MedEnhanceLib.hqg.enhance", _must_not_run)
+    monkeypatch.setattr("MedEnhanceLib.denoise.enhance", _must_not_run)
     with pytest.raises(ModelError, match=name):
         me.enhance(head, segment=True, segmenter=name)
     sequence = replace(head, voxels=np.stack([head.voxels] * 2))

@@ -12,8 +12,8 @@ import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise.guide import align
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.guide import align
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.runtime.progress import Monitor
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from Library.hqg.conftest import brain
+from Library.denoise.conftest import brain
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
-from MedEnhanceLib import hqg
-from MedEnhanceLib.hqg.denoisers import Denoised, FramePart, Frames
-from MedEnhanceLib.hqg.enhancer import _shared_change
-from MedEnhanceLib.hqg.network_stage import SetNetwork
+from MedEnhanceLib import denoise
+from MedEnhanceLib.denoise.denoisers import Denoised, FramePart, Frames
+from MedEnhanceLib.denoise.enhancer import _shared_change
+from MedEnhanceLib.denoise.network_stage import SetNetwork
 from MedEnhanceLib.jobs.enhancing import objects_of
 from MedEnhanceLib.runtime.resources import resource_folder
 
@@ -35,8 +35,10 @@ def test_a_result_says_in_words_what_was_found() -> None:
 
 
 @pytest.fixture(scope="module")
-def enhanced() -> hqg.Enhanced:
-    return hqg.enhance(brain().crop(k=slice(0, 2)), hqg.EnhanceConfig(device="cpu", noise=1e-12))
+def enhanced() -> denoise.Enhanced:
+    return denoise.enhance(
+        brain().crop(k=slice(0, 2)), denoise.EnhanceConfig(device="cpu", noise=1e-12)
+    )
 
 
 @pytest.mark.parametrize(
@@ -50,14 +52,14 @@ def enhanced() -> hqg.Enhanced:
     ],
 )
 def test_a_change_that_exceeds_the_noise_is_warned_of(
-    enhanced: hqg.Enhanced,
+    enhanced: denoise.Enhanced,
     measured: dict[str, Any],
     strength: float,
     is_warned: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     result = replace(enhanced, measured=measured, strength=strength)
-    monkeypatch.setattr(hqg, "enhance", lambda *_, **__: result)
+    monkeypatch.setattr(denoise, "enhance", lambda *_, **__: result)
     warnings = me.enhance(brain(), device="cpu").report["warnings"]
     text = "the change is larger than the noise that was measured"
     assert any(each.startswith(text) for each in warnings) == is_warned

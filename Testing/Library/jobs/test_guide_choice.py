@@ -18,9 +18,9 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise import VolumeCache, choose_guide, guide_choice
+from MedEnhanceLib.denoise.guide import AlignedGuide, Candidate
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.hqg import VolumeCache, choose_guide, guide_choice
-from MedEnhanceLib.hqg.guide import AlignedGuide, Candidate
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Event, Monitor
 

@@ -131,7 +131,7 @@ def test_a_volume_is_measured_ahead_of_its_previews(
     run_job(job, progress=events.append, kept=KEPT)
     assert {event.kind for event in events} <= {"started", "progress", "log", "result"}
     assert events[-1].fields["noise"]["sigma"] > 0
-    monkeypatch.setattr("MedEnhanceLib.hqg.decide.noise_of", None)  # not called any more
+    monkeypatch.setattr("MedEnhanceLib.denoise.decide.noise_of", None)  # not called any more
     link = scan.with_name("link.nrrd")
     link.hardlink_to(scan)
     assert np.array_equal(_preview(link, [3, 5]).voxels, expected.voxels)

@@ -10,9 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 from Library.conftest import MR, Make
+from Library.denoise.conftest import brain
 from Library.dicom.images import enhanced_mr
 from Library.dicom.reading import loaded
-from Library.hqg.conftest import brain
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib.cli.main import main

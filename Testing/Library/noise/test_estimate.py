@@ -13,8 +13,8 @@ from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.ct_scanner import CtScanner
-from MedEnhanceLib.hqg.denoise import removal_of
-from MedEnhanceLib.hqg.noise_verdict import noise_verdict
+from MedEnhanceLib.denoise.noise_verdict import noise_verdict
+from MedEnhanceLib.denoise.removal import removal_of
 from MedEnhanceLib.noise.estimate import measure_noise, noise_of
 from MedEnhanceLib.noise.rician import amplitude
 from MedEnhanceLib.synthetic import synthetic_volume

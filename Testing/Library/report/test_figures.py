@@ -18,8 +18,8 @@ from MedEnhanceLib.core.labels import color_of
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.core.modality import SOFT_TISSUE
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise.strength import Enhanced
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.strength import Enhanced
 from MedEnhanceLib.report.figures import Pane, choose_window, comparison
 
 PNG = b"\x89PNG"

@@ -16,9 +16,9 @@ from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.acquisition import bias_field
-from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.enhancer import enhance
-from MedEnhanceLib.hqg.scanner_network import top_of
+from MedEnhanceLib.denoise.config import EnhanceConfig
+from MedEnhanceLib.denoise.enhancer import enhance
+from MedEnhanceLib.denoise.scanner_network import top_of
 from MedEnhanceLib.noise.tissue_blocks import BLOCK
 from MedEnhanceLib.scanner.invert import filtered, invert
 from MedEnhanceLib.scanner.measure import scale_of, softened, tissue_of

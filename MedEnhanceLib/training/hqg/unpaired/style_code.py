@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.hqg.view_network import ViewNet
+from MedEnhanceLib.denoise.view_network import ViewNet
 from MedEnhanceLib.learning.unet import ResidualBlock
 
 # Chosen by hand (decision 0111).

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from MedEnhanceLib.hqg.view_inputs import NEIGHBORS
+from MedEnhanceLib.denoise.view_inputs import NEIGHBORS
 from MedEnhanceLib.learning.precision import mixed_precision, move
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.hqg.config import TrainConfig

@@ -22,10 +22,10 @@ from torch.optim import Optimizer
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import is_certain, training_length_limits
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise.bundle import UNPAIRED
+from MedEnhanceLib.denoise.config import ViewConfig
+from MedEnhanceLib.denoise.view_network import ViewNet
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.hqg.bundle import UNPAIRED
-from MedEnhanceLib.hqg.config import ViewConfig
-from MedEnhanceLib.hqg.view_network import ViewNet
 from MedEnhanceLib.io import load
 from MedEnhanceLib.jobs.kinds.measure_scanner import volumes_in
 from MedEnhanceLib.learning.precision import move

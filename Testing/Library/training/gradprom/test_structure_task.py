@@ -20,6 +20,7 @@ from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise.groups import GuidedNetwork
 from MedEnhanceLib.errors import Cancelled, InputError
 from MedEnhanceLib.gradprom.structures import correcting, segmenting
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
@@ -27,7 +28,6 @@ from MedEnhanceLib.gradprom.structures.locating import CoarseScan, Location
 from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.gradprom.structures.networks import Corrector, Locator
 from MedEnhanceLib.gradprom.structures.space import Placement, Space
-from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.io import save
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.runtime.progress import Event, Monitor

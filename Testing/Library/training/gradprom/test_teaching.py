@@ -17,8 +17,8 @@ from MedEnhanceLib.bundles.export import load_tensors
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise.groups import GuidedNetwork
 from MedEnhanceLib.errors import ConfigError, ModelError
-from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.gradprom.gate import GradientGate

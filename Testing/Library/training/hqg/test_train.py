@@ -16,8 +16,8 @@ import MedEnhanceLib
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.denoise import EnhanceConfig, enhance
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
-from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.io import save
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.training.hqg.config import TrainConfig

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from Library.hqg.test_view_network import SIGMA, noisy
+from Library.denoise.test_view_network import SIGMA, noisy
 
 from MedEnhanceLib.bundles.export import load_tensors
 from MedEnhanceLib.bundles.store import open_bundle, read_bundle
+from MedEnhanceLib.denoise.denoisers import BlockMatching
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.hqg.denoisers import BlockMatching
 from MedEnhanceLib.io import save
 from MedEnhanceLib.training.hqg.config import TrainConfig
 from MedEnhanceLib.training.hqg.run import train

@@ -1,0 +1,83 @@
+"""A network that sees whole slices, after the set network: for noise that reaches beyond blocks.
+
+Blocks of 4 × 4 × 4 voxels cannot show streaks and noise of low frequency, which CT has at low dose.
+A U-Net gets five neighboring slices, noisy and filtered, relative to the noise, and predicts the
+error of the filter in the middle one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+from MedEnhanceLib.bundles.export import must_fit
+from MedEnhanceLib.bundles.store import Bundle
+from MedEnhanceLib.denoise.bundle import VIEW, view_weights
+from MedEnhanceLib.denoise.config import ViewConfig
+from MedEnhanceLib.denoise.view_inputs import (
+    AROUND,
+    IMAGES,
+    LEAST_SIGMA,
+    NEIGHBORS,
+    TYPICAL_SIGMA,
+    TYPICAL_VALUE,
+)
+from MedEnhanceLib.learning.precision import mixed_precision
+from MedEnhanceLib.learning.unet import ResidualUNet
+
+
+class ViewNet(ResidualUNet):
+    """U-Net that predicts the error of filtered slices, in σ."""
+
+    def __init__(self, config: ViewConfig) -> None:
+        super().__init__(IMAGES, config.widths, config.depth)
+        self.config = config
+
+    def forward(self, noisy: Tensor, filtered: Tensor, sigma: Tensor) -> Tensor:
+        """Correct filtered slices.
+
+        Args:
+            noisy: [B, 5, J, I], on the network's scale.
+            filtered: the same, filtered.
+            sigma: [B, J, I], of the noise in the middle slice.
+        Returns the middle slices, [B, J, I].
+        """
+        middle, unit = filtered[:, NEIGHBORS], sigma.clamp_min(LEAST_SIGMA)
+        around, half = middle[:, None], AROUND // 2
+        for size, padding in (
+            ((AROUND, 1), (0, 0, half, half)),
+            ((1, AROUND), (half, half, 0, 0)),
+        ):
+            around = F.avg_pool2d(F.pad(around, padding, mode="replicate"), size, stride=1)
+        removed = (noisy - filtered) / unit[:, None]
+        relative = torch.asinh((filtered - around) / unit[:, None])
+        kind = [(unit / TYPICAL_SIGMA).log(), middle / TYPICAL_VALUE]
+        images = torch.cat([removed, relative, torch.stack(kind, dim=1)], dim=1)
+        return middle + sigma * self.change(images)
+
+    def corrected(self, images: Sequence[Tensor], top: float, air: Any) -> Tensor:
+        """Correct a slice, [J, I]; far air stays as the filter left it.
+
+        Args:
+            images: noisy and filtered slices, [5, J, I], and σ, as of `forward`, but without B.
+            top: what is 1 on the network's scale.
+            air: mask of air that is far from tissue; None for none.
+        """
+        with torch.inference_mode(), mixed_precision(str(images[0].device)):
+            result: Tensor = self(*(each[None] / top for each in images))[0] * top
+        if air is None:
+            return result
+        return torch.where(torch.as_tensor(air, device=result.device), images[1][NEIGHBORS], result)
+
+
+def open_view_network(bundle: Bundle, part: str = VIEW) -> ViewNet:
+    """Build a network of a verified bundle, as `view_weights`."""
+    config, weights = view_weights(bundle, part)
+    with must_fit(bundle, weights), torch.random.fork_rng(devices=[]):
+        network = ViewNet(config)
+        network.load_state_dict({name: torch.from_numpy(each) for name, each in weights.items()})
+    return network.eval().requires_grad_(False)
