@@ -59,7 +59,6 @@ from MedEnhanceLib.denoise.frame import (
 )
 from MedEnhanceLib.denoise.principal_images import FEWEST, PrincipalImages
 from MedEnhanceLib.denoise.removal import FITTED_ON
-from MedEnhanceLib.denoise.scanner_network import ScannerModel
 from MedEnhanceLib.denoise.strength import Enhanced
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
 from MedEnhanceLib.filters.block_matching import engine_for
@@ -72,6 +71,7 @@ from MedEnhanceLib.runtime.device import choose_device, needs_torch
 from MedEnhanceLib.runtime.machine import blas_on_one_thread, openmp_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.texts import Text, text
+from MedEnhanceLib.scanner.corrector.scanner_network import ScannerModel
 from MedEnhanceLib.scanner.scanner import Scanner
 from MedEnhanceLib.slices.slice_plan import plan_slices, refuse_other_options
 

@@ -33,13 +33,13 @@ from MedEnhanceLib.denoise.config import EnhanceConfig
 from MedEnhanceLib.denoise.decide import Decision, VolumeCache
 from MedEnhanceLib.denoise.denoisers import Denoiser, FramePart
 from MedEnhanceLib.denoise.removal import expected_deviation
-from MedEnhanceLib.denoise.scanner_network import ScannerModel
 from MedEnhanceLib.filters.bias_field import BiasField, measure_bias_field
 from MedEnhanceLib.filters.block_matching_run import Slab
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.runtime.texts import text
+from MedEnhanceLib.scanner.corrector.scanner_network import ScannerModel
 from MedEnhanceLib.scanner.invert import invert
 
 if TYPE_CHECKING:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +20,6 @@ from MedEnhanceLib.filters.layers import TAPER, BlockGroups
 from MedEnhanceLib.filters.torch_engine import COSINES, box, gather_blocks
 from MedEnhanceLib.native import CELLS, SIDE
 
-T = TypeVar("T")
 # Models learn with these (decision 0047). Measured as a whole by Benchmarks/guidance.py.
 #: Limits of the logarithm of a block's weight.
 _MOST_WEIGHT = 4.0
@@ -92,18 +90,6 @@ class Places:
     def scale(self) -> Tensor:
         """Return the deviation of the noise in each coefficient, [N, 1, 64]."""
         return (self.sigma[:, None] * self.root)[:, None]
-
-
-def on_device(value: T, device: str) -> T:
-    """Move a dataclass of tensors to a device; on the CPU nothing is moved."""
-    if device == "cpu":
-        return value
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)  # type: ignore[return-value]
-    if is_dataclass(value):
-        moved = {each.name: on_device(getattr(value, each.name), device) for each in fields(value)}
-        return replace(value, **moved)  # type: ignore[type-var]
-    return value
 
 
 def coefficients(blocks: Tensor, scale: Tensor, transform: Tensor) -> Tensor:

@@ -9,19 +9,13 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.core.arrays import Floats, parts_of
-from MedEnhanceLib.denoise.groups import (
-    GuidedNetwork,
-    Places,
-    Residual,
-    on_device,
-    regional,
-)
+from MedEnhanceLib.denoise.groups import GuidedNetwork, Places, Residual, regional
 from MedEnhanceLib.denoise.network import Fit, Groups
 from MedEnhanceLib.filters.block_matching_run import Held, Run, Slab, Stage
 from MedEnhanceLib.filters.layers import BlockGroups
-from MedEnhanceLib.filters.tensor_run import TensorSums, as_tensor
+from MedEnhanceLib.filters.tensor_run import TensorSums
 from MedEnhanceLib.filters.torch_engine import BlockEstimates
-from MedEnhanceLib.learning.precision import mixed_precision
+from MedEnhanceLib.learning.precision import as_tensor, mixed_precision, on_device
 
 
 @dataclass(frozen=True, eq=False)

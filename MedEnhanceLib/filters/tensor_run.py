@@ -30,7 +30,7 @@ from MedEnhanceLib.filters.torch_engine import (
     gather_blocks,
     grid,
 )
-from MedEnhanceLib.learning.precision import constant, without_tf32
+from MedEnhanceLib.learning.precision import as_tensor, constant, without_tf32
 from MedEnhanceLib.native import SIDE
 from MedEnhanceLib.noise.estimate import NoiseEstimate
 from MedEnhanceLib.runtime.machine import Pool
@@ -328,13 +328,6 @@ class TensorSums:
             images, _, *sides = self._sums.shape
             self._sums = torch.cat([self._sums, self._sums.new_zeros(images, missing, *sides)], 1)
         return self._sums[:, slices.start - self._origin : slices.stop - self._origin]
-
-
-def as_tensor(values: Any, device: str) -> Tensor:
-    """Return an array or a tensor as float32 on a device; on the CPU its memory may be shared."""
-    if isinstance(values, np.ndarray):
-        values = torch.from_numpy(np.require(values, np.float32, ["C", "W"]))
-    return values.to(device)  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=4)

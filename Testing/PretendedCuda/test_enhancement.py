@@ -39,13 +39,13 @@ from MedEnhanceLib.denoise.denoisers import BlockMatching
 from MedEnhanceLib.denoise.groups import network_of
 from MedEnhanceLib.denoise.removal import Removal, denoise
 from MedEnhanceLib.denoise.strength import Enhanced
-from MedEnhanceLib.denoise.view_network import ViewNet
 from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.filters import torch_engine
 from MedEnhanceLib.filters.torch_engine import TorchEngine, TorchGroups
 from MedEnhanceLib.learning import precision
 from MedEnhanceLib.noise.estimate import measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.scanner.corrector.view_network import ViewNet
 
 
 def _scan_of_ct(slices: int, side: int) -> Volume:
