@@ -12,14 +12,13 @@ from MedEnhanceLib.bundles.export import load_arrays, must_fit
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.arrays import Array, Floats, Longs
 from MedEnhanceLib.core.options import config_from_json
-from MedEnhanceLib.denoise.config import NetworkConfig, ViewConfig
-from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.denoise.config import NetworkConfig
 from MedEnhanceLib.filters.native_engine import NetworkWeights
 from MedEnhanceLib.native import CELLS, SIDE
+from MedEnhanceLib.scanner.corrector.slice_corrector import UNPAIRED
 
-#: Networks that a bundle may have beside a set network, of which one sees whole slices of it, and
-#: one those of an inverted scanner: the fields of their sizes, and prefixes of their weights.
-VIEW, UNPAIRED = "view", "unpaired"
+#: A network of a bundle that sees whole slices: the field of its sizes, the prefix of its weights.
+VIEW = "view"
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,19 +89,3 @@ def set_weights(bundle: Bundle) -> SetWeights:
         if own != _set_shapes(config):
             raise ValueError("names or shapes of the weights")
     return SetWeights(config, tensors)
-
-
-def view_weights(bundle: Bundle, part: str = VIEW) -> tuple[ViewConfig, dict[str, Array]]:
-    """Open a network of a verified bundle; ModelError where it has none that fits.
-
-    part: VIEW or UNPAIRED.
-    """
-    if part not in bundle.metadata:
-        raise ModelError(
-            f"{bundle.name} has no network that sees whole slices",
-            "Use denoiser auto, or the model ct.",
-        )
-    every = load_arrays(bundle).items()
-    tensors = {k.removeprefix(f"{part}."): v for k, v in every if k.startswith(f"{part}.")}
-    with must_fit(bundle, tensors):
-        return config_from_json(ViewConfig, bundle.metadata[part]), tensors

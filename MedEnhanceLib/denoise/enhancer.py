@@ -53,7 +53,6 @@ from MedEnhanceLib.denoise.frame import (
 )
 from MedEnhanceLib.denoise.principal_images import FEWEST, PrincipalImages
 from MedEnhanceLib.denoise.removal import FITTED_ON
-from MedEnhanceLib.denoise.scanner_network import ScannerModel
 from MedEnhanceLib.denoise.strength import Enhanced
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError, ModelError
 from MedEnhanceLib.io.describe import refuse_too_large
@@ -64,6 +63,7 @@ from MedEnhanceLib.runtime.device import choose_device, refuse_unknown
 from MedEnhanceLib.runtime.machine import blas_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.texts import Text, text
+from MedEnhanceLib.scanner.corrector.scanner_network import ScannerModel
 from MedEnhanceLib.scanner.scanner import Scanner
 
 #: Least intensity of bright tissue; below it, lower bounds in the computation would act as noise.

@@ -32,12 +32,12 @@ from MedEnhanceLib.denoise.config import EnhanceConfig
 from MedEnhanceLib.denoise.decide import Decision, VolumeCache
 from MedEnhanceLib.denoise.denoisers import Denoiser, FramePart
 from MedEnhanceLib.denoise.removal import expected_deviation
-from MedEnhanceLib.denoise.scanner_network import ScannerModel
 from MedEnhanceLib.filters.bias_field import BiasField, measure_bias_field
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.runtime.texts import text
+from MedEnhanceLib.scanner.corrector.scanner_network import ScannerModel
 from MedEnhanceLib.scanner.invert import invert
 
 #: Share of the tissue that contradicts the scan from which this is hardly of the scanner: it was

@@ -10,96 +10,25 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 
-from MedEnhanceLib import native
-from MedEnhanceLib.bundles.export import must_fit
-from MedEnhanceLib.bundles.store import Bundle, read_bundle
+from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.arrays import WHOLE, Numbers, Region, within
-from MedEnhanceLib.denoise.bundle import VIEW, view_weights
+from MedEnhanceLib.denoise.bundle import VIEW
 from MedEnhanceLib.denoise.denoisers import Frames, Resources
 from MedEnhanceLib.denoise.network_stage import SetNetwork
-from MedEnhanceLib.denoise.view_inputs import AROUND, IMAGES, NEIGHBORS, inputs_of
 from MedEnhanceLib.filters import block_matching
 from MedEnhanceLib.filters.block_matching_run import Held, Run, Slab, in_memory
-from MedEnhanceLib.learning.native_unet import NativeUNet
 from MedEnhanceLib.runtime.machine import cpu_threads
 from MedEnhanceLib.runtime.ordered import ordered_map
-
-if TYPE_CHECKING:
-    from MedEnhanceLib.denoise.view_network import ViewNet
+from MedEnhanceLib.scanner.corrector.slice_corrector import SliceCorrector
+from MedEnhanceLib.scanner.corrector.view_inputs import AROUND, NEIGHBORS
 
 #: Pixels that go through the network at once on the CPU: a pixel takes about 800 bytes.
 _PIXELS_AT_ONCE = 1 << 22
-
-
-@lru_cache(maxsize=4)
-def _opened(folder: Path, sha256: str, part: str, device: str) -> ViewNet:
-    """Open a network in PyTorch, which stays loaded between jobs; another one has another hash."""
-    from MedEnhanceLib.denoise.view_network import open_view_network
-    from MedEnhanceLib.learning.precision import move
-
-    network = open_view_network(read_bundle(folder, expected_sha256=sha256), part)
-    move(network, device)
-    return network
-
-
-@dataclass(frozen=True)
-class SliceCorrector:
-    """A network of a bundle that sees whole slices, ready for use.
-
-    Attributes:
-        device: as PyTorch names it.
-        compiled: the network in C, which takes arrays; None where PyTorch computes.
-        view: the network in PyTorch, on the device; None where C computes.
-    """
-
-    device: str
-    compiled: NativeUNet | None = None
-    view: ViewNet | None = None
-
-    @classmethod
-    def opened(cls, bundle: Bundle, device: str, part: str = VIEW) -> SliceCorrector:
-        """Open that of a verified bundle.
-
-        Args:
-            bundle: of an enhancer.
-            device: as PyTorch names it.
-            part: of the bundle, as of `view_weights`.
-        """
-        config, weights = view_weights(bundle, part)
-        library = native.load() if device == "cpu" else None
-        if library is None:
-            return cls(device, view=_opened(bundle.folder, bundle.sha256, part, device))
-        with must_fit(bundle, weights):
-            unet = NativeUNet(weights, IMAGES, config.widths, config.depth, library)
-        return cls(device, compiled=unet)
-
-    def corrected(
-        self, noisy: Any, smooth: Any, sigma: Any, top: float, air: Any = None,
-        inner: Region = WHOLE,
-    ) -> Any:  # fmt: skip
-        """Correct a slice, [J, I]; far air stays as the filter left it.
-
-        Args:
-            noisy: five slices, [5, J, I], arrays for C and tensors on the device for PyTorch.
-            smooth: the same, filtered.
-            sigma: of the noise in the slice.
-            top: intensity of bright tissue.
-            air: mask of air that is far from tissue; None for none.
-            inner: rows and columns that are needed.
-        """
-        if self.compiled is None:
-            assert self.view is not None
-            return self.view.corrected((noisy, smooth, sigma), top, air)
-        needed = np.zeros(sigma.shape, np.bool_)
-        needed[inner] = True if air is None else ~air[inner]
-        change = self.compiled.change(inputs_of(noisy, smooth, sigma, top), needed)
-        return smooth[NEIGHBORS] + sigma * change
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -120,7 +49,7 @@ class ViewNetwork(SetNetwork):
         """Load both networks of the bundle."""
         bundle, first = resources.bundle, SetNetwork.prepared(resources)
         assert bundle is not None  # as it needs a model
-        corrector = SliceCorrector.opened(bundle, first.device)
+        corrector = SliceCorrector.opened(bundle, first.device, VIEW)
         return cls(
             first.engine, weights=first.weights, device=first.device, bundle=bundle,
             corrector=corrector,
@@ -128,7 +57,7 @@ class ViewNetwork(SetNetwork):
 
     def _with(self, engine: block_matching.Engine) -> ViewNetwork:
         """Return the method with another engine, and the network on its device."""
-        corrector = SliceCorrector.opened(self.bundle, engine.device)
+        corrector = SliceCorrector.opened(self.bundle, engine.device, VIEW)
         return replace(self, engine=engine, device=engine.device, corrector=corrector)
 
     def _region(self, frames: Frames) -> Region:
@@ -152,7 +81,7 @@ class ViewNetwork(SetNetwork):
         if self.corrector.compiled is None:
             from torch import stack
 
-            from MedEnhanceLib.filters.tensor_run import as_tensor
+            from MedEnhanceLib.learning.precision import as_tensor
 
             taken = partial(as_tensor, device=self.device)
         changes: deque[Any] = deque()

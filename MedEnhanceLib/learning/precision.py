@@ -1,15 +1,18 @@
-"""Precision and memory layout of networks on a device: half precision, TF32, channels last."""
+"""Networks and tensors on a device: half precision, TF32, memory layout, moving."""
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass, replace
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from MedEnhanceLib.runtime.shared_setting import SharedSetting
 
+T = TypeVar("T")
 #: Least compute capability of NVIDIA GPUs with bfloat16; on older ones PyTorch emulates it.
 _BFLOAT16_SINCE = (8, 0)
 #: Kinds of devices that do not compute in float64.
@@ -84,3 +87,22 @@ def move(network: nn.Module, device: str) -> nn.Module:
         return network.to(device)
     # PyTorch's own stubs lack the overload with device and memory_format together.
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def on_device(value: T, device: str) -> T:
+    """Move a dataclass of tensors to a device; on the CPU nothing is moved."""
+    if device == "cpu":
+        return value
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)  # type: ignore[return-value]
+    if is_dataclass(value):
+        moved = {each.name: on_device(getattr(value, each.name), device) for each in fields(value)}
+        return replace(value, **moved)  # type: ignore[type-var]
+    return value
+
+
+def as_tensor(values: Any, device: str) -> Tensor:
+    """Return an array or a tensor as float32 on a device; on the CPU its memory may be shared."""
+    if isinstance(values, np.ndarray):
+        values = torch.from_numpy(np.require(values, np.float32, ["C", "W"]))
+    return values.to(device)  # type: ignore[no-any-return]

@@ -19,11 +19,11 @@ from torch import Tensor
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.denoise.config import SlicePatchConfig
 from MedEnhanceLib.denoise.removal import denoise, removal_of
 from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
 from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.slices.config import SlicePatchConfig
 from MedEnhanceLib.slices.profile import Shape, SliceStack
 from MedEnhanceLib.slices.slice_network import StackMaps
 from MedEnhanceLib.synthetic import synthetic_volume

@@ -13,10 +13,10 @@ from torch import Tensor
 from MedEnhanceLib.bundles.export import load_tensors, must_fit
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.options import config_from_json
-from MedEnhanceLib.denoise.config import SliceNetConfig
 from MedEnhanceLib.learning.native_unet import NativeUNet
 from MedEnhanceLib.learning.precision import mixed_precision
 from MedEnhanceLib.learning.unet import ResidualUNet
+from MedEnhanceLib.slices.config import SliceNetConfig
 from MedEnhanceLib.slices.profile import SliceStack
 
 #: Channels of the input: four images, and eight maps that describe the slices.

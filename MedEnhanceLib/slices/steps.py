@@ -9,11 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from MedEnhanceLib.denoise.config import SlicePatchConfig
-from MedEnhanceLib.denoise.groups import on_device
-from MedEnhanceLib.learning.precision import move
+from MedEnhanceLib.learning.precision import move, on_device
 from MedEnhanceLib.learning.training import Learner
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.slices.config import SlicePatchConfig
 from MedEnhanceLib.slices.planes import Planes, Sampler, Thickening
 from MedEnhanceLib.slices.profile import SliceStack
 from MedEnhanceLib.slices.slice_network import SliceNet, StackMaps, restore_planes

@@ -25,13 +25,12 @@ from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.denoise.config import EnhanceConfig
 from MedEnhanceLib.denoise.decide import frames_warning
 from MedEnhanceLib.denoise.duration import expected_seconds_of_slices
-from MedEnhanceLib.denoise.groups import on_device
 from MedEnhanceLib.denoise.removal import removal_of
 from MedEnhanceLib.denoise.strength import Enhanced
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.learning.intensity import Scaling, scaling_for
-from MedEnhanceLib.learning.precision import move, without_tf32
+from MedEnhanceLib.learning.precision import move, on_device, without_tf32
 from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.machine import cpu_threads

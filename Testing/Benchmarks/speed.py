@@ -283,7 +283,7 @@ def products(side: int) -> float:
     from MedEnhanceLib.denoise.bundle import set_weights
     from MedEnhanceLib.denoise.config import STEP
     from MedEnhanceLib.denoise.groups import network_of
-    from MedEnhanceLib.denoise.view_network import open_view_network
+    from MedEnhanceLib.scanner.corrector.slice_corrector import open_view_network
 
     bundle, count = open_bundle("ct", kind="enhancer", modality="CT"), 0.0
     for name, weight in open_view_network(bundle).named_parameters():

@@ -27,9 +27,9 @@ from MedEnhanceLib import io
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.denoise import EnhanceConfig, enhance
-from MedEnhanceLib.denoise.scanner_network import ScannerModel
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.scanner.corrector.scanner_network import ScannerModel
 from MedEnhanceLib.scanner.invert import invert
 from MedEnhanceLib.scanner.measure import FEWEST, measure_scanner
 from MedEnhanceLib.scanner.scanner import Scanner

@@ -7,13 +7,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from MedEnhanceLib.core.options import About, Options, in_their_case, merged, option
-from MedEnhanceLib.denoise.config import (
-    SYNTHETIC,
-    NetworkConfig,
-    SliceNetConfig,
-    SlicePatchConfig,
-    ViewConfig,
-)
+from MedEnhanceLib.denoise.config import NetworkConfig
+from MedEnhanceLib.scanner.corrector.config import ViewConfig
+from MedEnhanceLib.slices.config import SliceNetConfig, SlicePatchConfig
 from MedEnhanceLib.training.config import NetworkTrainingConfig
 
 #: An option of both trainings.
@@ -158,7 +154,7 @@ class TrainConfig(NetworkTrainingConfig):
         "beside it where a part of unpaired sees the scans",
         metavar="FILE",
     )
-    synthetic: float = SYNTHETIC
+    synthetic: float = option(0.0, help="share of crops that show synthetic volumes", low=0, high=1)
     examinations: tuple[str, ...] = option(
         (),
         help="patterns of series, one pattern for each examination, for the stages with guides; "

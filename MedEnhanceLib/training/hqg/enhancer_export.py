@@ -11,7 +11,7 @@ from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.denoise.bundle import VIEW
 from MedEnhanceLib.denoise.groups import GuidedNetwork
-from MedEnhanceLib.denoise.view_network import ViewNet
+from MedEnhanceLib.scanner.corrector.view_network import ViewNet
 from MedEnhanceLib.training.hqg.config import TrainConfig
 
 _LIMITS = (

@@ -15,11 +15,10 @@ from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.store import Bundle, open_bundle, shipped_bundle
 from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.core.modality import profile_of
-from MedEnhanceLib.denoise.groups import on_device
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.describe import refuse_unfit
-from MedEnhanceLib.learning.precision import move, without_tf32
+from MedEnhanceLib.learning.precision import move, on_device, without_tf32
 from MedEnhanceLib.learning.training import EMA, begin_training
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.slices.planes import MOST_RATIO, Planes, Sampler

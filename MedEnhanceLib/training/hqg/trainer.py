@@ -18,9 +18,10 @@ from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.core.labels import LabeledFile
 from MedEnhanceLib.core.volume import Enhance
 from MedEnhanceLib.denoise.bundle import set_weights
-from MedEnhanceLib.denoise.groups import GuidedNetwork, on_device, tensors_of
+from MedEnhanceLib.denoise.groups import GuidedNetwork, tensors_of
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.learning.checkpoint import Stateful
+from MedEnhanceLib.learning.precision import on_device
 from MedEnhanceLib.learning.training import EMA, Learner
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.hqg import losses

@@ -20,8 +20,8 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.ct_scanner import CtScanner
 from MedEnhanceLib.denoise.denoisers import BlockMatching, Denoiser
 from MedEnhanceLib.denoise.removal import Removal, denoise
-from MedEnhanceLib.denoise.view_inputs import NEIGHBORS
 from MedEnhanceLib.noise.estimate import TRUSTED, NoiseEstimate, measure_noise
+from MedEnhanceLib.scanner.corrector.view_inputs import NEIGHBORS
 from MedEnhanceLib.synthetic import synthetic_volume
 
 # Chosen by hand (decision 0066); no table isolates them. Measured by Benchmarks/denoising.py.

@@ -14,14 +14,14 @@ from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.denoise.bundle import set_weights
-from MedEnhanceLib.denoise.groups import on_device
 from MedEnhanceLib.denoise.network_stage import SetNetwork
-from MedEnhanceLib.denoise.view_inputs import NEIGHBORS
-from MedEnhanceLib.denoise.view_network import ViewNet, open_view_network
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.learning.precision import mixed_precision, move
+from MedEnhanceLib.learning.precision import mixed_precision, move, on_device
 from MedEnhanceLib.learning.training import EMA, Learner
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.scanner.corrector.slice_corrector import open_view_network
+from MedEnhanceLib.scanner.corrector.view_inputs import NEIGHBORS
+from MedEnhanceLib.scanner.corrector.view_network import ViewNet
 from MedEnhanceLib.training.hqg.config import TrainConfig
 from MedEnhanceLib.training.hqg.crops import FIRST_VALIDATED, CropPool
 from MedEnhanceLib.training.hqg.enhancer_export import export_with_view

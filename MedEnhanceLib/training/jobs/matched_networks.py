@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from MedEnhanceLib.core.arrays import Floats, Where
 from MedEnhanceLib.core.modality import profile_of
-from MedEnhanceLib.denoise.config import NetworkConfig, SliceNetConfig
-from MedEnhanceLib.denoise.groups import GuidedNetwork, coefficients, on_device
+from MedEnhanceLib.denoise.config import NetworkConfig
+from MedEnhanceLib.denoise.groups import GuidedNetwork, coefficients
 from MedEnhanceLib.denoise.network import GroupNetwork
 from MedEnhanceLib.filters.torch_engine import gather_blocks
 from MedEnhanceLib.learning.intensity import TISSUE
+from MedEnhanceLib.learning.precision import on_device
+from MedEnhanceLib.slices.config import SliceNetConfig
 from MedEnhanceLib.slices.planes import Thickening, grain
 from MedEnhanceLib.slices.slice_network import SliceNet, StackMaps
 from MedEnhanceLib.slices.steps import thin_error

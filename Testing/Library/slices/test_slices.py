@@ -22,7 +22,7 @@ from MedEnhanceLib.bundles.schema import METADATA, SLICES
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.denoise.config import EnhanceConfig, SliceNetConfig, SlicePatchConfig
+from MedEnhanceLib.denoise.config import EnhanceConfig
 from MedEnhanceLib.denoise.duration import expected_seconds_of_slices
 from MedEnhanceLib.errors import Cancelled, InputError
 from MedEnhanceLib.io import load, save
@@ -31,6 +31,7 @@ from MedEnhanceLib.learning import precision
 from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.slices import steps, thin_slices
+from MedEnhanceLib.slices.config import SliceNetConfig, SlicePatchConfig
 from MedEnhanceLib.slices.planes import Planes, Sampler, Thickening
 from MedEnhanceLib.slices.profile import Shape, SliceStack
 from MedEnhanceLib.slices.slice_network import (

@@ -18,8 +18,8 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degradation.acquisition import bias_field
 from MedEnhanceLib.denoise.config import EnhanceConfig
 from MedEnhanceLib.denoise.enhancer import enhance
-from MedEnhanceLib.denoise.scanner_network import top_of
 from MedEnhanceLib.noise.tissue_blocks import BLOCK
+from MedEnhanceLib.scanner.corrector.scanner_network import top_of
 from MedEnhanceLib.scanner.invert import filtered, invert
 from MedEnhanceLib.scanner.measure import scale_of, softened, tissue_of
 from MedEnhanceLib.scanner.scanner import Curve, Measured, Scanner

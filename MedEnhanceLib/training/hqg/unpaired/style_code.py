@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.denoise.view_network import ViewNet
 from MedEnhanceLib.learning.unet import ResidualBlock
+from MedEnhanceLib.scanner.corrector.view_network import ViewNet
 
 # Chosen by hand (decision 0111).
 #: Numbers of a code, and channels of the encoder.

@@ -14,9 +14,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from MedEnhanceLib.denoise.view_inputs import NEIGHBORS
 from MedEnhanceLib.learning.precision import mixed_precision, move
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.scanner.corrector.view_inputs import NEIGHBORS
 from MedEnhanceLib.training.hqg.config import TrainConfig
 from MedEnhanceLib.training.hqg.unpaired.adversary import Adversary
 from MedEnhanceLib.training.hqg.unpaired.content import ContentLoss

@@ -22,15 +22,15 @@ from torch.optim import Optimizer
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import is_certain, training_length_limits
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.denoise.bundle import UNPAIRED
-from MedEnhanceLib.denoise.config import ViewConfig
-from MedEnhanceLib.denoise.view_network import ViewNet
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io import load
 from MedEnhanceLib.jobs.kinds.measure_scanner import volumes_in
 from MedEnhanceLib.learning.precision import move
 from MedEnhanceLib.learning.training import EMA, Learner
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.scanner.corrector.config import ViewConfig
+from MedEnhanceLib.scanner.corrector.slice_corrector import UNPAIRED
+from MedEnhanceLib.scanner.corrector.view_network import ViewNet
 from MedEnhanceLib.scanner.measure import measure_scanner
 from MedEnhanceLib.scanner.scanner import Scanner
 from MedEnhanceLib.training.hqg.config import TrainConfig

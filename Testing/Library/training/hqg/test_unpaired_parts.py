@@ -17,8 +17,8 @@ import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import io
 from MedEnhanceLib.bundles.export import load_tensors
 from MedEnhanceLib.bundles.store import read_bundle
-from MedEnhanceLib.denoise.config import ViewConfig
-from MedEnhanceLib.denoise.view_network import ViewNet
+from MedEnhanceLib.scanner.corrector.config import ViewConfig
+from MedEnhanceLib.scanner.corrector.view_network import ViewNet
 from MedEnhanceLib.training.hqg.unpaired import scanned_slabs, unpaired_training
 from MedEnhanceLib.training.hqg.unpaired.adversary import Adversary
 from MedEnhanceLib.training.hqg.unpaired.content import ContentLoss

@@ -1,8 +1,7 @@
-"""A network that sees whole slices, after the set network: for noise that reaches beyond blocks.
+"""A network that sees whole slices, for errors that reach beyond blocks.
 
-Blocks of 4 × 4 × 4 voxels cannot show streaks and noise of low frequency, which CT has at low dose.
-A U-Net gets five neighboring slices, noisy and filtered, relative to the noise, and predicts the
-error of the filter in the middle one.
+A U-Net gets five neighboring slices, before and after a filter or an inversion, relative to the
+noise, and predicts the error of what was done in the middle one.
 """
 
 from __future__ import annotations
@@ -14,11 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.bundles.export import must_fit
-from MedEnhanceLib.bundles.store import Bundle
-from MedEnhanceLib.denoise.bundle import VIEW, view_weights
-from MedEnhanceLib.denoise.config import ViewConfig
-from MedEnhanceLib.denoise.view_inputs import (
+from MedEnhanceLib.learning.precision import mixed_precision
+from MedEnhanceLib.learning.unet import ResidualUNet
+from MedEnhanceLib.scanner.corrector.config import ViewConfig
+from MedEnhanceLib.scanner.corrector.view_inputs import (
     AROUND,
     IMAGES,
     LEAST_SIGMA,
@@ -26,8 +24,6 @@ from MedEnhanceLib.denoise.view_inputs import (
     TYPICAL_SIGMA,
     TYPICAL_VALUE,
 )
-from MedEnhanceLib.learning.precision import mixed_precision
-from MedEnhanceLib.learning.unet import ResidualUNet
 
 
 class ViewNet(ResidualUNet):
@@ -72,12 +68,3 @@ class ViewNet(ResidualUNet):
         if air is None:
             return result
         return torch.where(torch.as_tensor(air, device=result.device), images[1][NEIGHBORS], result)
-
-
-def open_view_network(bundle: Bundle, part: str = VIEW) -> ViewNet:
-    """Build a network of a verified bundle, as `view_weights`."""
-    config, weights = view_weights(bundle, part)
-    with must_fit(bundle, weights), torch.random.fork_rng(devices=[]):
-        network = ViewNet(config)
-        network.load_state_dict({name: torch.from_numpy(each) for name, each in weights.items()})
-    return network.eval().requires_grad_(False)

@@ -7,7 +7,7 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.filters.regions import reduce_windows
 
-# Models learn with these (decision 0066). Measured as a whole by Benchmarks/denoising.py.
+# Models learn with these (decision 0066). Measured as a whole by Benchmarks/unpaired.py.
 #: Slices on each side of the middle one that the network sees.
 NEIGHBORS = 2
 #: Side in pixels of the mean that filtered values are relative to.

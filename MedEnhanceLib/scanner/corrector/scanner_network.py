@@ -19,14 +19,13 @@ from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.denoise.bundle import UNPAIRED
-from MedEnhanceLib.denoise.view_inputs import NEIGHBORS
-from MedEnhanceLib.denoise.view_stage import SliceCorrector
 from MedEnhanceLib.filters.block_matching_run import in_memory
 from MedEnhanceLib.runtime.device import is_out_of_memory
 from MedEnhanceLib.runtime.machine import cpu_threads
 from MedEnhanceLib.runtime.ordered import ordered_map
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.scanner.corrector.slice_corrector import UNPAIRED, SliceCorrector
+from MedEnhanceLib.scanner.corrector.view_inputs import NEIGHBORS
 from MedEnhanceLib.scanner.invert import Inversion, contradictions
 from MedEnhanceLib.scanner.measure import scale_of, softened
 from MedEnhanceLib.scanner.scanner import Scanner
@@ -98,7 +97,7 @@ def _corrected(
     noisy, inverted = inversion.noisy, inversion.voxels
     taken: Any = np.asarray
     if corrector.compiled is None:
-        from MedEnhanceLib.filters.tensor_run import as_tensor
+        from MedEnhanceLib.learning.precision import as_tensor
 
         taken = partial(as_tensor, device=corrector.device)
     top, level = top_of(inversion), taken(np.full(inverted.shape[1:], sigma, np.float32))
