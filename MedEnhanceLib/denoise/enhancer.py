@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from MedEnhanceLib.bundles.schema import ENHANCER
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import ModelWarning, messages_of, model_warnings
 from MedEnhanceLib.core.arrays import Array, Where, foreground, let_go, slabs, trim
@@ -244,7 +245,7 @@ def _prepared(
     kind = _kind_of(seen, config)
     decision = decide(frames, cache, config, monitor, is_joint=is_joint, kind=kind)
     if reason and reason.key == "frames_unstated" and not (is_part or frame or config.noise):
-        decision = _with_advice(seen, len(frames) - len(empty), decision, config, cache, monitor)
+        decision = _with_advice(seen, len(frames) - len(empty), decision, cache, monitor)
     if bundle is not None:
         decision = replace(decision, warnings=model_warnings(bundle, volume) + decision.warnings)
     monitor.log(str(noise_found(decision.facts["noise"])))
@@ -340,7 +341,6 @@ def _with_advice(
     volume: Volume,
     count: int,
     decision: Decision,
-    config: EnhanceConfig,
     cache: VolumeCache,
     monitor: Monitor,
 ) -> Decision:
@@ -352,7 +352,6 @@ def _with_advice(
         volume: whose middle is filtered in both ways.
         count: of its frames with tissue.
         decision: on the volume.
-        config: of the run.
         cache: of what was measured in the volume.
         monitor: may cancel.
     """

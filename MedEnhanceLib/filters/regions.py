@@ -20,17 +20,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, reduce
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import WHOLE, Array, Floats, Mask, Region, extremes, let_go, widened
+from MedEnhanceLib.core.arrays import WHOLE, Array, Floats, Mask, Region, extremes, let_go
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.native import SIDE
 from MedEnhanceLib.noise.estimate import NoiseEstimate
 from MedEnhanceLib.noise.tissue_blocks import AIR_MEAN
-
-if TYPE_CHECKING:
 
 # Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/harm.py.
 #: Values that are examined, in a slice and in the volume; least share of its voxels in blocks.
