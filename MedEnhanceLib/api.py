@@ -49,7 +49,6 @@ from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_content
 from MedEnhanceLib.jobs.enhancing import SegmenterChoice, enhance_volume, manifest_of
 from MedEnhanceLib.jobs.failures import device_errors
-from MedEnhanceLib.jobs.files import AUTO
 from MedEnhanceLib.jobs.kinds.measure_scanner import LoadedInTurn, refuse_shared, volumes_in
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, degraded, described, inspect_volume
 from MedEnhanceLib.runtime.dependencies import imported
@@ -243,13 +242,6 @@ def _signature_of(
 class EnhanceCall(VolumeCall, SegmenterChoice, EnhanceConfig):
     """The arguments of `enhance`."""
 
-    guide: ImageLike | Sequence[ImageLike] | None = option(
-        None,
-        help="another series of the same examination, or a list of several, of any contrast, which "
-        "helps to separate noise from anatomy; any type that volume may have, an array on its "
-        'grid; "auto": the best one of the study or the folder that volume was read from',
-    )
-
 
 @takes(EnhanceCall)
 def enhance(call: EnhanceCall) -> Enhanced:
@@ -263,55 +255,36 @@ def enhance(call: EnhanceCall) -> Enhanced:
 
     Returns:
         An object with .volume, .uncertainty, .segmentation, .noise (the measured σ at each voxel),
-        .guide_use (how much of the guide was used there), .findings (what was measured and done, in
-        sentences), .report (its manifest), .compare(), which draws input and result, and
-        .at_strength(s), which returns the result at another strength without computing it again.
+        .findings (what was measured and done, in sentences), .report (its manifest), .compare(),
+        which draws input and result, and .at_strength(s), which returns the result at another
+        strength without computing it again.
 
     Raises:
         ConfigError: an option is invalid, alone or together with another one.
         ModelError, InputError, DependencyError, DeviceMemoryError, Cancelled: see their names.
 
-        result = me.enhance(volume, model="mr", uncertainty=True, segment=True)
+        result = me.enhance(volume, uncertainty=True, segment=True)
         result.segmentation.table
     """
     with watched(call.progress, call.cancel) as monitor:
         volume = call.opened(monitor.part(0.0, 0.1))
-        if not volume.profile.is_known:  # NaN leaves the modality unknown, which no model fits
+        if not volume.profile.is_known:  # NaN leaves the modality unknown
             refuse_not_finite(volume)
         monitor, cache = monitor.part(0.1, 1.0), denoise.VolumeCache()
-        if isinstance(call.guide, str) and call.guide == AUTO:
-            guides = _guides_of(call, volume, cache, monitor)
-        else:
-            guides = _as_volumes(call.guide, volume, call)
         result = enhance_volume(
             volume,
             EnhanceConfig(**shared(EnhanceConfig, call)),
-            guide=guides,
             segmenter=call.segmentation(call.device),
             cache=cache,
             monitor=monitor,
         )
-        return replace(result, report=manifest_of(result, volume, guides, monitor.warnings))
+        return replace(result, report=manifest_of(result, volume, monitor.warnings))
 
 
-def _guides_of(
-    call: EnhanceCall, volume: Volume, cache: denoise.VolumeCache, monitor: Monitor
-) -> list[Volume]:
-    """Return the best guide beside the volume; [] if none is suitable."""
-    given = call.volume
-    path = Path(given) if isinstance(given, str | os.PathLike) else volume.path
-    if not path.name or not path.exists():
-        raise ConfigError(
-            'guide="auto" requires a volume that was read from a file',
-            "Give the guide itself.",
-        )
-    return denoise.choose_guide(path, volume, cache, monitor)
-
-
-def _as_volumes(guides: Any, volume: Volume, call: VolumeCall) -> list[Volume]:
-    """Convert guides to volumes; an array lies on the grid of the volume."""
+def _as_volumes(images: Any, volume: Volume, call: VolumeCall) -> list[Volume]:
+    """Convert images to volumes; an array lies on the grid of the volume."""
     volumes = []
-    for each in guides if isinstance(guides, list | tuple) else [guides]:
+    for each in images:
         if is_array(each):
             kind, axes = volume.modality, volume.axes
             taken = Volume.from_array(each, affine=volume.affine, axes=axes, modality=kind)

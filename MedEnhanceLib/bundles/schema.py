@@ -26,7 +26,9 @@ CODEC = "codec"
 CODEC_PREFIX = f"{CODEC}-"
 #: Networks that restore thin slices from thick ones, as `train slices` makes them.
 SLICES = "slices"
-KINDS = ("enhancer", SLICES, "head", CODEC)
+#: A measured scanner, and a network for what its inversion leaves, as `train hqg` makes them.
+ENHANCER = "enhancer"
+KINDS = (ENHANCER, SLICES, "head", CODEC)
 #: Limits of all files of a model together.
 MOST_BYTES, MOST_FILES = 1 << 30, 1000
 _REQUIRED = ("name", "kind", "modality", "version", "description", "license", "files")
@@ -39,10 +41,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHAPE: dict[str, Any] = {
     **dict.fromkeys(_REQUIRED, str),
     **dict.fromkeys(("anatomy", "intensity", "task"), str),
-    "guided": bool,
     "files": dict[str, str],
     "network": {},
-    "view": {},
     "unpaired": {},
     "scanner": {},
     "training": {"summary": str, "config": dict | None},

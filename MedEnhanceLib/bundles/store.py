@@ -85,11 +85,6 @@ class Bundle:
         return tuple(f"{self.name}: {t.rstrip('.')}" for t in self.metadata.get("warnings", ()))
 
     @property
-    def uses_guides(self) -> bool:
-        """Whether it is an enhancer that other series of the same study can guide."""
-        return bool(self.metadata.get("guided", False))
-
-    @property
     def inverts(self) -> bool:
         """Whether it changes more than noise, by a measured scanner: only where it is named."""
         return "scanner" in self.metadata

@@ -63,12 +63,6 @@ def _declare(parser: Parser, task: str) -> None:
     )
     job, batch = declaration_of(task), declaration_of("batch")
     add_flags(parser, job, only=["config"])
-    if task == "enhance":
-        parser.add_argument(
-            "--guide",
-            choices=["auto"],
-            help="enhance each volume with the best other series of its study or folder as guide",
-        )
     if task == "segment":
         add_flags(parser, job, only=["volumes"])
     if task != "compress":
@@ -85,8 +79,6 @@ def _run(args: argparse.Namespace) -> int:
     batch_fields = params_of(args, declaration_of("batch"))
     stated = params_of(args, declaration_of(args.job))
     stated = {name: value for name, value in stated.items() if name not in batch_fields}
-    if "guide" in stated:
-        stated["guide"] = [stated["guide"]]
     fields = args.console.run("batch", batch_fields | {"task": args.job, "params": stated})
     total, table = fields["total"], fields["table"]
     failed = [row for row in fields["rows"] if row["status"] == "failed"]

@@ -42,8 +42,7 @@ def _enhance(args: argparse.Namespace) -> int:
     found = describe(fields.get("measured") or {}, fields.get("strength", 1.0))
     found = [line.given(command=typed(args, "noise"), run=repeated(args)) for line in found]
     head = [*found[:1], *(line for line in found if line.key in REMEDIES)]
-    guide = [f"guide used: {fields['guide']}"] if "guide" in fields else []
-    lines = [*map(str, head), first, *guide, *(str(line) for line in found if line not in head)]
+    lines = [*map(str, head), first, *(str(line) for line in found if line not in head)]
     lines += [*fields.get("limits", ()), *others]
     return int(args.console.report(fields, "\n".join(filter(None, lines))))
 

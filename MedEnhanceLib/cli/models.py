@@ -84,7 +84,7 @@ MODELS = Command(
     summary="list, show, import or remove trained models, or set the default",
     description="Manage the trained models on this machine.\n\n"
     + "\n".join(f"  {action:7} {what}" for action, what in _ACTIONS.items()),
-    example="medenhance models show mr",
+    example="medenhance models show brain",
     declare=_declare,
     run=_run,
 )

@@ -10,8 +10,6 @@ from typing import Any, Final
 from MedEnhanceLib.runtime.texts import Text, all_of, text
 
 # Limits of words, chosen by hand.
-#: Use of a guide, in SD of the noise, that is hardly visible.
-_LEAST_USE = 0.02
 #: Changes of tissue, as shares of what was to be removed, below which that is the input, and below
 #: which it is little: 87 %, √(1 − .5²), of the noise stays.
 _NEARLY_NOTHING, _LITTLE = 0.05, 0.5
@@ -261,14 +259,6 @@ def _scanner(facts: Mapping[str, Any], strength: float) -> Iterator[Text]:
         yield text("scanner_check", percent=100 * facts["inconsistent"])
 
 
-def _guide(facts: Mapping[str, Any], strength: float) -> Iterator[Text]:
-    used = strength * facts["used"]
-    if facts.get("reason"):
-        yield text("guide_refused", reason=Text.from_json(facts["reason"]))
-    elif strength > 0:
-        yield text("guide_used" if used >= _LEAST_USE else "guide_unused", used=used)
-
-
 def slices_restored(slices: Mapping[str, Any], strength: float = 1.0) -> Iterator[Text]:
     """Say how slices became thinner; slices: `results.measured.slices` of the manifest."""
     yield text("slices", **slices)
@@ -303,7 +293,6 @@ _LINES = {
     "odd_frames": _odd_frames,
     "bias_field": _bias_field,
     "scanner": _scanner,
-    "guide": _guide,
     "slices": slices_restored,
     "segmentation": _segmentation,
     "against": errors_left,

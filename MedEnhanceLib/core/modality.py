@@ -47,8 +47,6 @@ class Modality:
             map; otherwise it is white and even where nothing else is measured.
         is_measured: noise can be measured in it.
         has_bias_field: it can be measured, and corrected on request.
-        has_network_round: the set network takes the change of one more round of the filter; where
-            it has none, that would cost fine structure.
         is_known: what its volumes are is known, so that a model can be chosen for them.
         is_labels: values are labels of structures, without an order, noise or time.
         is_specimen: of a specimen, to which the directions of a patient do not apply.
@@ -63,7 +61,6 @@ class Modality:
     is_projected: bool = False
     is_measured: bool = False
     has_bias_field: bool = True
-    has_network_round: bool = True
     is_known: bool = True
     is_labels: bool = False
     is_specimen: bool = False
@@ -91,7 +88,6 @@ PROFILES: dict[str, Modality] = {
             is_projected=True,
             is_measured=True,
             has_bias_field=False,
-            has_network_round=False,
         ),
         Modality(name="MR", is_magnitude=True, is_measured=True),
         Modality(name="PT"),

@@ -1,4 +1,4 @@
-"""Options of HQG-Net: its training and its use."""
+"""Options of an enhancement."""
 
 from __future__ import annotations
 
@@ -18,45 +18,23 @@ from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.device import DEVICES
 from MedEnhanceLib.scanner.scanner import Scanner
 
-#: Voxels between references of the set network, along rows and columns.
-STEP = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkConfig(Options):
-    """Size of the set network and of its correction by a guide."""
-
-    # Chosen in trials (decision 0047). Measured as a whole by Benchmarks/denoising.py.
-    width: int = option(96, help="features of a block", low=8, high=1024)
-    hidden: int = option(128, help="features inside a layer", low=8, high=4096)
-    layers: int = option(3, help="layers of mixing", low=1, high=24)
-    guide_layers: int = option(2, help="layers of the correction by a guide", low=1, high=24)
-    blocks: int = option(16, help="blocks in a group", low=2, high=64)
-    # In CT 2.5, tuned on faint lesions and on wide bodies (decision 0047).
-    least_order: float = option(
-        0.0,
-        help="coefficients with a lower sum of their orders along the three axes are not changed, "
-        "as they contain faint lesions in CT; 2.5 halves the correction of order 2",
-        low=0,
-        high=9,
-    )
-    #: The only way; bundles state it.
-    modulation: Literal["addition"] = option(
-        "addition", help="how the guide's cue changes features: it is added to them"
-    )
-
 
 @dataclass(frozen=True, kw_only=True)
 class EnhanceConfig(Options):
     """Options of enhancement."""
 
     model: str = option(
-        "auto", help="a model's name or folder; auto: the one for the modality", metavar="NAME"
+        "auto",
+        help="a model's name or folder: of a scanner, trained without pairs, or of thin slices; "
+        "auto: none, and for thin slices the one for the modality",
+        metavar="NAME",
     )
     uncertainty: bool = option(
         False, help="also make a map of the uncertainty: the standard deviation of the error"
     )
-    device: str = option("auto", help=DEVICES, metavar="D")
+    device: str = option(
+        "auto", help=f"that networks run on ({DEVICES}); the filter runs on the CPU", metavar="D"
+    )
     strength: float | Literal["auto", "full"] = option(
         "auto",
         help="amount of correction; auto: as much as the measured noise requires, little in a "
@@ -85,8 +63,8 @@ class EnhanceConfig(Options):
     )
     denoiser: str = option(
         "auto",
-        help=f"method that removes the noise: {', '.join(DENOISERS)}; auto: the network "
-        "of the model, and principal-images for frames that are filtered together",
+        help=f"method that removes the noise: {', '.join(DENOISERS)}; auto: block-matching, and "
+        "principal-images for frames that are filtered together",
         metavar="NAME",
     )
     denoiser_options: dict[str, Any] = option(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -43,9 +43,6 @@ from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.runtime.text import grid_text
 from MedEnhanceLib.runtime.texts import text
 
-if TYPE_CHECKING:
-    from MedEnhanceLib.denoise.guide import AlignedGuide
-
 #: Most frames of a sequence that are measured for its decision, spread evenly.
 _FRAMES_MEASURED = 9
 # Chosen on the scans that the lines name, or by hand; no script repeats these counts.
@@ -68,18 +65,6 @@ _LEAST_BIAS = 0.1
 _ENLARGED, _SURE_SPECTRUM = 0.25, 0.3
 
 
-class IntensityRange(NamedTuple):
-    """Intensities of a frame.
-
-    Attributes:
-        top: of bright tissue.
-        lowest: value of a result; what is below it is undershoot.
-    """
-
-    top: float
-    lowest: float
-
-
 @dataclass
 class VolumeCache:
     """Measurements of one volume, filled by the first run over it.
@@ -87,7 +72,7 @@ class VolumeCache:
     Kept beside the volume in memory; valid as long as the voxels do not change.
 
     Attributes:
-        ranges: of intensities, by number of the frame.
+        lowest: value of a result, below which is undershoot, by number of the frame.
         noises: measured in each frame alone, by number of the frame.
         kinds: which frames show tissue, and which of them measure the noise; None before.
         frames_noise: the noise that all frames of a sequence show together; None where they show
@@ -96,11 +81,10 @@ class VolumeCache:
         odd: frames that the others do not explain; None before.
         signals: medians of the tissue of each frame, 0 without; None before.
         regions: constant ones with the σ that they were searched for, by number of the frame.
-        guides: of the last run with guides, each with its copy on the volume's grid.
         turn: to the order of the voxels that were measured.
     """
 
-    ranges: dict[int, IntensityRange] = field(default_factory=dict)
+    lowest: dict[int, float] = field(default_factory=dict)
     noises: dict[int, NoiseEstimate] = field(default_factory=dict)
     kinds: FrameKinds | None = None
     frames_noise: dict[bool, NoiseEstimate | None] = field(default_factory=dict)
@@ -108,7 +92,6 @@ class VolumeCache:
     odd: tuple[OddFrame, ...] | None = None
     signals: Floats | None = None
     regions: dict[int, tuple[float, ConstantRegions]] = field(default_factory=dict)
-    guides: tuple[tuple[Volume, AlignedGuide], ...] = ()
     turn: AxisTurn = AS_STORED
 
     def kinds_of(self, frames: Sequence[Volume]) -> FrameKinds:

@@ -10,31 +10,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 from MedEnhanceLib.core.arrays import WHOLE, Array, Floats, Region, let_go, within
 from MedEnhanceLib.core.options import Options, config_from_json
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.filters import block_matching
-from MedEnhanceLib.filters.block_matching_run import Run, Slab
 from MedEnhanceLib.filters.regions import Air, ConstantRegions
 from MedEnhanceLib.noise.estimate import NoiseEstimate
-from MedEnhanceLib.runtime.device import is_out_of_memory
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.registry import Registry
 
-if TYPE_CHECKING:
-    from MedEnhanceLib.bundles.store import Bundle
-
-BLOCK_MATCHING, SET_NETWORK, PRINCIPAL_IMAGES = "block-matching", "set-network", "principal-images"
-VIEW_NETWORK = "view-network"
+BLOCK_MATCHING, PRINCIPAL_IMAGES = "block-matching", "principal-images"
 #: Name → class.
 DENOISERS = Registry(
     "medenhance.denoisers",
     {
         BLOCK_MATCHING: "MedEnhanceLib.denoise.denoisers:BlockMatching",
-        SET_NETWORK: "MedEnhanceLib.denoise.network_stage:SetNetwork",
-        VIEW_NETWORK: "MedEnhanceLib.denoise.view_stage:ViewNetwork",
         PRINCIPAL_IMAGES: "MedEnhanceLib.denoise.principal_images:PrincipalImages",
     },
 )
@@ -59,13 +51,9 @@ class Frames:
         usable: numbers of all frames that show tissue.
         odd: factors on the noise of frames that the others do not explain, by their numbers; a
             joint method filters these alone.
-        tops: intensity of bright tissue, by number of the frame.
-        guides: images of other contrast on the grid, bright tissue at 1, NaN where they show
-            nothing; for methods that take them.
         regions: finds the constant regions of a frame by its number; None: they are searched.
         matched: an image on the grid, [K, J, I], in which blocks are compared; None: in the frame.
         air: of all frames; None: searched in each.
-        correct: makes slices of the result of filtered ones and of those before, on a device.
         scratch: folder for large arrays; None: they are in memory.
         share: of the progress of each frame, for the removal of noise.
         monitor: receives progress; may cancel.
@@ -76,14 +64,11 @@ class Frames:
     numbers: Sequence[int]
     slices: slice
     usable: Sequence[int]
-    tops: Mapping[int, float]
     region: Region = WHOLE
-    guides: Sequence[Floats] = ()
     regions: Callable[[int], ConstantRegions] | None = None
     odd: Mapping[int, float] = field(default_factory=dict)
     matched: Array | None = None
     air: Air | None = None
-    correct: Callable[[Any, Any], Any] | None = None
     scratch: Path | None = None
     share: float = 1.0
     monitor: Monitor = field(default_factory=Monitor)
@@ -91,7 +76,7 @@ class Frames:
     @classmethod
     def of(cls, volume: Volume, noise: NoiseEstimate, **others: Any) -> Frames:
         """Return a single volume as frames; `others` are attributes."""
-        every: dict[str, Any] = {"slices": slice(0, len(volume.voxels)), "tops": {0: 1.0}} | others
+        every: dict[str, Any] = {"slices": slice(0, len(volume.voxels))} | others
         return cls(volumes=[volume], noise=noise, numbers=[0], usable=[0], **every)
 
     def monitors_of(self, number: int) -> tuple[Monitor, Monitor]:
@@ -120,26 +105,20 @@ class FramePart:
         number: of the frame.
         slices: along K; the parts of a frame come in order.
         voxels: float32 [n, J, I], or rows and columns of them.
-        change: by guides, as `Slab.change`; None without.
         region: rows and columns that `voxels` are.
-        is_corrected: whether they are of the result, by `Frames.correct`.
     """
 
     number: int
     slices: slice
     voxels: Floats
-    change: Floats | None = None
     region: Region = WHOLE
-    is_corrected: bool = False
 
     def cropped(self, region: Region) -> FramePart:
         """Return a region of the slices, which it contains."""
         if region == self.region:
             return self
         rows, columns = within(region, self.region)
-        change = None if self.change is None else self.change[:, rows, columns]
-        voxels = self.voxels[:, rows, columns]
-        return replace(self, voxels=voxels, change=change, region=region)
+        return replace(self, voxels=self.voxels[:, rows, columns], region=region)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,15 +139,11 @@ class Resources:
     """What methods are made of.
 
     Attributes:
-        bundle: the model; None for a method that needs none.
-        device: that networks run on.
-        engine: of the block-matching filter.
+        device: as requested, for methods that run a network (`runtime.device.choose_device`).
         options: of the method, checked; an object of its `options`.
     """
 
-    bundle: Bundle | None
-    device: str
-    engine: block_matching.Engine
+    device: str = "auto"
     options: Any = field(default_factory=Options)
 
 
@@ -177,17 +152,20 @@ class Denoiser(Protocol):
 
     Attributes:
         is_joint: whether it takes all frames of a sequence together.
-        needs_model: whether it is made of a model; other methods take no model and no guide.
-        options: declares the options that are of this method alone.
+        device: that it computes on, by its torch name.
+        options: declares the options that are of this method alone, such as a file of weights.
     """
 
     is_joint: ClassVar[bool] = False
-    needs_model: ClassVar[bool] = False
+    device: str = "cpu"
     options: ClassVar[type[Options]] = Options
 
     @classmethod
     def prepared(cls, resources: Resources) -> Denoiser:
-        """Make the method ready for use; raises ModelError where weights do not fit."""
+        """Make the method ready for use.
+
+        Raises ModelError where weights do not fit, DependencyError where a package is missing.
+        """
 
     def denoise(self, frames: Frames) -> Denoised:
         """Remove the noise of frames, but for the Rician bias, which is corrected afterwards.
@@ -212,91 +190,30 @@ def options_for(name: str, given: Mapping[str, Any]) -> Options:
     return config_from_json(denoiser_class(name).options, given, f"the denoiser {name}")
 
 
-def network_in(bundle: Bundle) -> str:
-    """Name the method that the networks of a bundle are best used by."""
-    return VIEW_NETWORK if "view" in bundle.metadata else SET_NETWORK
-
-
 @dataclass(frozen=True, eq=False)
 class BlockMatching(Denoiser):
-    """The block-matching filter, which treats each frame alone.
-
-    Attributes:
-        engine: as in `BlockMatchingFilter`.
-    """
-
-    engine: block_matching.Engine | None = None
-    margin: ClassVar[int] = 0  # filtered slices on each side that a slice depends on
-
-    @property
-    def device(self) -> str:
-        """The device that computes, by its torch name."""
-        return self.engine.device if self.engine else "cpu"
+    """The block-matching filter, which treats each frame alone."""
 
     @classmethod
     def prepared(cls, resources: Resources) -> BlockMatching:
-        """Return the filter with its engine."""
-        return cls(resources.engine)
+        """Return the filter; raises DependencyError where the compiled library is missing."""
+        block_matching.engine()
+        return cls()
 
     def denoise(self, frames: Frames) -> Denoised:
         """Filter each frame; as `Denoiser.denoise`."""
         return Denoised(self._parts(frames))
 
     def _parts(self, frames: Frames) -> Iterator[FramePart]:
-        """Filter the requested slices.
-
-        Where a device's memory runs out, the method goes on with less of it, or on the CPU, from
-        the first slice that was not yielded.
-        """
-        method, requested = self, frames.slices
+        """Filter the requested slices."""
         for number in frames.numbers:
-            start, monitor = requested.start, frames.monitors_of(number)[0]
-            while start < requested.stop:
-                share = (start - requested.start) / (requested.stop - requested.start)
-                rest = replace(
-                    frames, slices=slice(start, requested.stop), numbers=[number],
-                    monitor=monitor.part(share, 1.0), share=1.0,
-                )  # fmt: skip
-                try:
-                    for part in method._filtered(rest, number):
-                        start = part.slices.stop
-                        yield part
-                except (MemoryError, RuntimeError) as cause:
-                    method = method._with_less(cause, monitor)
-
-    def _filtered(self, frames: Frames, number: int) -> Iterator[FramePart]:
-        """Filter the requested slices of a frame."""
-        filtered = self._filter(frames, number, frames.volumes[number])
-        region = self._region(frames)
-        # The bias of magnitudes is corrected before, on the CPU.
-        correct = None if self.device == "cpu" or frames.noise.rician else frames.correct
-        after = int(self.needs_model)  # the network continues from the filter, as one more stage
-        with filtered.run(frames.slices, region, margin=self.margin, stages_after=after) as run:
-            for slab in run.ahead(self._slabs(run, frames, number), correct):
-                slices, result = run.finished(slab)
-                if slices.stop > slices.start:
-                    yield FramePart(
-                        number, slices, result.voxels, result.change, region, correct is not None
-                    )
-                let_go(filtered.noisy)
-
-    def _region(self, frames: Frames) -> Region:
-        """Return the rows and columns that are computed; all, where regions would save nothing."""
-        # A guide's agreement is added up over groups around each group; a device is fast.
-        return WHOLE if frames.guides or self.device != "cpu" else frames.region
-
-    def _with_less(self, cause: Exception, monitor: Monitor) -> BlockMatching:
-        """Return the method that goes on after an error, with a warning; or raise the error."""
-        if self.device == "cpu" or not is_out_of_memory(cause):
-            raise cause
-        less = self.engine.less() if self.engine else None
-        means = f"{less.at_once} groups at once" if less else "the CPU, slower"
-        monitor.warn(f"memory ran out on {self.device}; removing noise goes on with {means}")
-        return self._with(less or block_matching.engine_for("cpu", monitor))
-
-    def _with(self, engine: block_matching.Engine) -> BlockMatching:
-        """Return the method with another engine."""
-        return replace(self, engine=engine)
+            filtered = self._filter(frames, number, frames.volumes[number])
+            with filtered.run(frames.slices, frames.region) as run:
+                for slab in run.slabs():
+                    slices, voxels = run.finished(slab)
+                    if slices.stop > slices.start:
+                        yield FramePart(number, slices, voxels, frames.region)
+                    let_go(filtered.noisy)
 
     def _filter(
         self, frames: Frames, number: int, volume: Volume
@@ -312,16 +229,11 @@ class BlockMatching(Denoiser):
             matched=frames.matched,
             spacing=volume.geometry.spacing,
             air=air,
-            engine=self.engine,
             monitor=frames.monitors_of(number)[0],
         )
 
     def _rounds(self, volume: Volume) -> tuple[block_matching.Round, ...]:
         return block_matching.ROUNDS[volume.profile.like]
-
-    def _slabs(self, run: Run, _frames: Frames, _number: int) -> Iterator[Slab]:
-        """Yield the slabs of a run of the filter."""
-        return run.slabs()
 
 
 class FirstRound(BlockMatching):

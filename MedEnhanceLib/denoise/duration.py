@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-#: Seconds of one core for a million voxels with AVX2, between those of CT (6.6) and MR (4.2); with
-#: AMX a fraction. Measured by Benchmarks/speed.py. Then the factor without the compiled library,
-#: and the seconds of its build.
-_CORE_SECONDS, _SLOWER, _BUILD_SECONDS = 5.4, 10, 60
+#: Seconds of one core for a million voxels with AVX2. Measured by Benchmarks/speed.py. Then the
+#: seconds in which the compiled library is built.
+_CORE_SECONDS, _BUILD_SECONDS = 5.4, 60
 #: Seconds of a run that do not depend on the size of the volume.
 START_SECONDS = 3.0
 _STEP_SECONDS = 5
@@ -19,7 +18,6 @@ def expected_seconds(
     pace: float = 0.0,
     *,
     threads: int = 0,
-    is_compiled: bool = True,
     is_built_first: bool = False,
 ) -> int:
     """Estimate the seconds of a run, in steps of five; 0 if unknown.
@@ -28,11 +26,10 @@ def expected_seconds(
         millions: of voxels.
         pace: seconds for a million voxels in an earlier run; 0 if unknown.
         threads: of the processor, to estimate an unknown pace; 0: no estimate.
-        is_compiled: whether the compiled library is there.
         is_built_first: whether it is built before the run.
     """
     if not pace and threads:
-        pace = _CORE_SECONDS / threads * (1 if is_compiled or is_built_first else _SLOWER)
+        pace = _CORE_SECONDS / threads
     if not pace:
         return 0
     seconds = START_SECONDS + pace * millions + (_BUILD_SECONDS if is_built_first else 0)

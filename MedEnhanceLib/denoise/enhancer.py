@@ -6,18 +6,17 @@ Rician bias → bias field or scanner, on request → rounding → blend at the 
 
 from __future__ import annotations
 
-import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib import native
+from MedEnhanceLib.bundles.schema import ENHANCER
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import ModelWarning, messages_of, model_warnings
 from MedEnhanceLib.core.arrays import Array, Where, foreground, let_go, slabs, trim
@@ -31,7 +30,6 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.denoise.config import EnhanceConfig
 from MedEnhanceLib.denoise.decide import (
     Decision,
-    IntensityRange,
     VolumeCache,
     checked_noise,
     decide,
@@ -39,15 +37,12 @@ from MedEnhanceLib.denoise.decide import (
 from MedEnhanceLib.denoise.denoisers import (
     BLOCK_MATCHING,
     PRINCIPAL_IMAGES,
-    SET_NETWORK,
-    VIEW_NETWORK,
     BlockMatching,
     Denoiser,
     FirstRound,
     Frames,
     Resources,
     denoiser_class,
-    network_in,
     options_for,
 )
 from MedEnhanceLib.denoise.frame import (
@@ -60,29 +55,22 @@ from MedEnhanceLib.denoise.frame import (
 from MedEnhanceLib.denoise.principal_images import FEWEST, PrincipalImages
 from MedEnhanceLib.denoise.removal import FITTED_ON
 from MedEnhanceLib.denoise.strength import Enhanced
-from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
-from MedEnhanceLib.filters.block_matching import engine_for
-from MedEnhanceLib.io.describe import refuse_too_large, refuse_unfit
+from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError, ModelError
+from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.noise.even_region import even_tissue_of
 from MedEnhanceLib.noise.movement import STILL
-from MedEnhanceLib.runtime.dependencies import imported, load_packages
-from MedEnhanceLib.runtime.device import choose_device, needs_torch
-from MedEnhanceLib.runtime.machine import blas_on_one_thread, openmp_on_one_thread
+from MedEnhanceLib.runtime.device import choose_device, refuse_unknown
+from MedEnhanceLib.runtime.machine import blas_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.texts import Text, text
 from MedEnhanceLib.scanner.corrector.scanner_network import ScannerModel
 from MedEnhanceLib.scanner.scanner import Scanner
-from MedEnhanceLib.slices.slice_plan import plan_slices, refuse_other_options
-
-if TYPE_CHECKING:
-    from MedEnhanceLib.denoise.guide import AlignedGuide
 
 #: Least intensity of bright tissue; below it, lower bounds in the computation would act as noise.
 _LOWEST_TOP = 1e-4
-#: Share of the progress for the registration of guides, and for the removal of noise before the
-#: bias field is corrected.
-_REGISTRATION, _FILTER = 0.3, 0.9
+#: Share of the progress for the removal of noise before the bias field is corrected.
+_FILTER = 0.9
 #: The same for a draft: its share of the time.
 _DRAFT = 0.06
 #: Slices in which the change of a result is measured, and that of the mean of its frames.
@@ -91,14 +79,12 @@ _SLICES_COMPARED, _SLICES_OF_MEAN = 32, 8
 #: sequence is not known, the most frames of it, and the least share that is said to be left.
 _TRIAL, _TRIAL_FRAMES, _LEAST_LEFT = (6, 48, 48), 24, 0.2
 _DEVIATION_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
-_USE_NOTE = derived_note("how far guides changed each voxel, in SD of the noise, at most 1")
 
 
 def enhance(
     volume: Volume,
     config: EnhanceConfig | None = None,
     *,
-    guide: Volume | Sequence[Volume] | None = None,
     frame: int | None = None,
     slices: tuple[int, int] | None = None,
     rows: tuple[int, int] | None = None,
@@ -108,16 +94,13 @@ def enhance(
     on_draft: Callable[[Array], None] | None = None,
     monitor: Monitor | None = None,
 ) -> Enhanced:
-    """Enhance every slice of a volume and every frame of a sequence, or restore thin slices.
+    """Remove the noise of every slice of a volume and of every frame of a sequence.
 
-    The correction of a sequence is decided once, for all frames. Source: arXiv 2307.07829; details
-    reconstructed.
+    The correction of a sequence is decided once, for all frames.
 
     Args:
-        volume: the result has the same type and units, and its grid except for the task slices.
-        config: model, strength and further options; None takes the defaults.
-        guide: another series of the same examination, or several, of any contrast and grid; their
-            anatomy helps to separate noise from anatomy at the same place.
+        volume: the result has the same grid, type and units.
+        config: strength and further options; None takes the defaults.
         frame: number of the only frame to enhance, as in a run over the whole sequence.
         slices: (start, stop) along K, stop excluded, of the crop that is returned. It equals a
             whole run, but where that has slices along another axis (`Geometry.turn`).
@@ -132,50 +115,37 @@ def enhance(
         The result at `config.strength`; a number scales the correction of "auto", by blending.
     Raises:
         ConfigError: slices, rows or columns are out of range, or combined with N4; rows or columns
-            without slices, or with uncertainty; what thin slices do not take.
-        ModelError: no model fits.
-        InputError: the volume, a guide or a scanner cannot be used, there is no such frame, or N4
-            is requested for a CT.
+            without slices, or with uncertainty.
+        ModelError: the model that is named does not fit.
+        InputError: the volume or a scanner cannot be used, there is no such frame, or N4 is
+            requested for a CT.
+        DependencyError: the compiled library is missing.
         DeviceMemoryError: memory ran out on the CPU.
         Cancelled: the monitor asked to stop.
     """
     began = time.monotonic()
     config, monitor = config or EnhanceConfig(), monitor or Monitor()
-    if config.task == "slices":
-        refuse_other_options(config, guide=guide or None, slices=slices)
-        return _thin_slices_of(volume if frame is None else volume.frame(frame), config, monitor)
     run = _prepared(
-        volume, config, guide, frame=frame, box=(slices, rows, columns),
-        cache=cache or VolumeCache(),
-        scratch=scratch, monitor=monitor.part(0.0, _REGISTRATION if guide else 0.0),
+        volume, config, frame=frame, box=(slices, rows, columns), cache=cache or VolumeCache(),
+        scratch=scratch, monitor=monitor.part(0.0, 0.0),
     )  # fmt: skip
-    monitor = monitor.part(_REGISTRATION if guide else 0.0, 1.0)
     if on_draft is not None and isinstance(run.denoiser, BlockMatching):
-        on_draft(_draft_of(run, run.denoiser, monitor.part(0.0, _DRAFT)))
+        on_draft(_draft_of(run, monitor.part(0.0, _DRAFT)))
         monitor = monitor.part(_DRAFT, 1.0)
-    guided, uncertainty = bool(run.shown), config.uncertainty
-    outputs = outputs_for(run.original, uncertainty=uncertainty, guided=guided, scratch=scratch)
-    full = _result_of(run, outputs, *_denoised(run, outputs.turned(run.turn), monitor))
+    outputs = outputs_for(run.original, uncertainty=config.uncertainty, scratch=scratch)
+    full = _result_of(run, outputs, _denoised(run, outputs.turned(run.turn), monitor))
     result = (full if slices else _with_places(full)).at_strength(config.share)
     # The uncertainty was computed for this strength.
     return replace(result, uncertainty=full.uncertainty, seconds=time.monotonic() - began)
 
 
-def _draft_of(run: EnhancerRun, denoiser: BlockMatching, monitor: Monitor) -> Array:
+def _draft_of(run: EnhancerRun, monitor: Monitor) -> Array:
     """Return the voxels of a run with the same measurements, whose filter stops early."""
     config = replace(run.config, uncertainty=False)
-    run = replace(run, config=config, denoiser=FirstRound(denoiser.engine), guides=())
-    outputs = outputs_for(run.original, uncertainty=False, guided=False, scratch=run.scratch)
-    draft = _result_of(run, outputs, *_denoised(run, outputs.turned(run.turn), monitor))
+    run = replace(run, config=config, denoiser=FirstRound())
+    outputs = outputs_for(run.original, uncertainty=False, scratch=run.scratch)
+    draft = _result_of(run, outputs, _denoised(run, outputs.turned(run.turn), monitor))
     return draft.at_strength(config.share).volume.voxels
-
-
-def _thin_slices_of(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> Enhanced:
-    plan_slices(volume, config)  # refuses before PyTorch is loaded
-    load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
-    from MedEnhanceLib.slices.thin_slices import enhance_slices
-
-    return enhance_slices(volume, config, monitor)
 
 
 def measure(
@@ -189,7 +159,7 @@ def measure(
 
     Args:
         volume: a volume or a sequence of any modality.
-        config: as of `enhance`; guides are not known.
+        config: as of `enhance`.
         cache: filled with all that a preview of the volume measures in it.
         monitor: receives progress; may cancel.
     Raises:
@@ -197,7 +167,7 @@ def measure(
         Cancelled: the monitor asked to stop.
     """
     config, cache, monitor = config or EnhanceConfig(), cache or VolumeCache(), monitor or Monitor()
-    is_joint, _reason = _way_of(volume, config, guided=False)
+    is_joint, _reason = _way_of(volume, config)
     seen, numbers, empty = _seen(volume, None, cache, is_part=True, scratch=None)
     frames, kind = seen.frames(), _kind_of(seen, config)
     decision = decide(frames, cache, config, monitor, is_joint=is_joint, kind=kind)
@@ -207,10 +177,8 @@ def measure(
 
 
 @blas_on_one_thread
-def _denoised(
-    run: EnhancerRun, outputs: Outputs, monitor: Monitor
-) -> tuple[list[float], dict[str, Any]]:
-    """Fill the frames of the result; returns their change by guides, and facts of the method."""
+def _denoised(run: EnhancerRun, outputs: Outputs, monitor: Monitor) -> dict[str, Any]:
+    """Fill the frames of the result; returns facts of the method."""
     is_sequence, removal = run.original.is_sequence, run.decision.removal
     monitor.progress(0.0, "removing noise")
     acting = [n for n in run.numbers if n not in run.empty and removal.acts_on(run.frames[n])]
@@ -219,10 +187,8 @@ def _denoised(
         volumes=run.frames, noise=removal.noise, numbers=acting, slices=run.around,
         region=run.region_around,
         usable=[n for n in range(len(run.frames)) if n not in run.empty],
-        odd={each.number: each.gain for each in run.decision.odd},
-        tops={number: run.cache.ranges[number].top for number in acting}, guides=run.shown,
-        regions=run.regions_of, correct=removal.taken, scratch=run.scratch, monitor=monitor,
-        share=share,
+        odd={each.number: each.gain for each in run.decision.odd}, regions=run.regions_of,
+        scratch=run.scratch, monitor=monitor, share=share,
     )  # fmt: skip
     frames = {}
     for place, number in enumerate(run.numbers):
@@ -232,18 +198,14 @@ def _denoised(
         if number not in acting:
             frames[number].keep()
     facts: dict[str, Any] = {}
-    exact: Any = nullcontext()
-    if imported("torch"):  # computes, or may compute
-        from MedEnhanceLib.learning.precision import without_tf32 as exact
-    with exact, openmp_on_one_thread():  # filter and network have threads of their own
-        if acting:
-            denoised = run.denoiser.denoise(given)
-            facts = dict(denoised.facts)
-            for part in denoised.parts:
-                frames[part.number].add(part)
+    if acting:
+        denoised = run.denoiser.denoise(given)
+        facts = dict(denoised.facts)
+        for part in denoised.parts:
+            frames[part.number].add(part)
     for frame in frames.values():
         facts |= frame.facts
-    return [frame.use for frame in frames.values()], facts
+    return facts
 
 
 # --- before the first frame -----------------------------------------------------------------------
@@ -252,7 +214,6 @@ def _denoised(
 def _prepared(
     volume: Volume,
     config: EnhanceConfig,
-    guide: Volume | Sequence[Volume] | None,
     *,
     frame: int | None,
     box: Sequence[tuple[int, int] | None],
@@ -260,15 +221,16 @@ def _prepared(
     scratch: Path | None,
     monitor: Monitor,
 ) -> EnhancerRun:
-    """Check the input, open the model, measure and decide; arguments and errors of `enhance`."""
-    # What can be refused is refused before PyTorch is loaded, which takes seconds.
-    guides = list(_checked(guide, volume, config.model, monitor))
-    is_joint, reason = _way_of(volume, config, guided=bool(guides))
+    """Check the input, measure and decide; arguments and errors of `enhance`."""
+    refuse_unknown(config.device)
+    is_joint, reason = _way_of(volume, config)
     given = Scanner.read(config.scanner) if isinstance(config.scanner, str) else config.scanner
-    if given is not None and volume.modality_is_guess:
+    bundle = _scanner_bundle(volume, config)
+    modality = bundle.modality if bundle else given.modality if given else ""
+    if modality and volume.modality_is_guess:
         likely = likely_modalities(volume.voxels, volume.geometry.spacing)
-        volume = volume.as_modality(given.modality) if given.modality in likely else volume
-    bundle, volume = _opened(volume, config, monitor)
+        volume = volume.as_modality(modality) if modality in likely else volume
+    _refuse_unmeasured(volume, config)
     original = volume if frame is None else volume.frame(frame)
     part, is_part = _requested_part(box, volume, config), box[0] is not None
     scanner = _scanner_of(original, config, given, bundle, is_part=is_part)
@@ -276,46 +238,36 @@ def _prepared(
     frames, turn = seen.frames(), cache.turn
     if config.noise is not None:
         checked_noise(config.noise, frames[numbers[0]])
-    if guides or needs_torch(config.device) or native.find(native.HERE)[0] is None:
-        load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
-    of_model = "model" if config.model != "auto" else "guide" if guides else ""
-    if config.denoiser != "auto" and of_model and not denoiser_class(config.denoiser).needs_model:
-        raise ConfigError(
-            f"the denoiser {config.denoiser} takes no {of_model}",
-            f"Leave it out, or choose a denoiser of a model: {SET_NETWORK}, {VIEW_NETWORK}.",
-        )
-    method = _method_of(config, bundle, is_joint=is_joint)
+    method = _method_of(config, is_joint=is_joint)
     if is_joint and (reason := _apart(frames, empty, cache, monitor)):
         is_joint, method = False, method[-1:]
-        if config.denoiser == "auto":
-            method = _method_of(config, bundle, is_joint=False)
-    device, denoiser = _on_device(method, bundle, config, monitor)
+    denoiser = _made(method, config, monitor)
     kind = _kind_of(seen, config)
     decision = decide(frames, cache, config, monitor, is_joint=is_joint, kind=kind)
     if reason and reason.key == "frames_unstated" and not (is_part or frame or config.noise):
-        decision = _with_advice(seen, len(frames) - len(empty), decision, config, cache, monitor)
-    if bundle is not None and not is_joint:
+        decision = _with_advice(seen, len(frames) - len(empty), decision, cache, monitor)
+    if bundle is not None:
         decision = replace(decision, warnings=model_warnings(bundle, volume) + decision.warnings)
     monitor.log(str(noise_found(decision.facts["noise"])))
     for warning in decision.warnings:
         monitor.warn(warning.text)
-    mean = functools.cache(lambda: mean_frame([f for n, f in enumerate(frames) if n not in empty]))
-    is_shared = config.correct_bias_field and len(frames) > 1
-    bias_field = measured_bias_field(mean(), monitor) if is_shared else None
-    aligned, facts = _aligned(guides, bundle, mean, cache, monitor)
+    bias_field = None
+    if config.correct_bias_field and len(frames) > 1:
+        mean = mean_frame([frame for n, frame in enumerate(frames) if n not in empty])
+        bias_field = measured_bias_field(mean, monitor)
+        del mean
     if reason:
-        facts["sequence"] = {"frames": len(frames), "images": 0, "reason": reason.to_json()}
+        sequence = {"frames": len(frames), "images": 0, "reason": reason.to_json()}
+        decision = replace(decision, facts=decision.facts | {"sequence": sequence})
     # The measurements used memory that is not needed again.
-    del mean
     let_go(seen.voxels)
     trim()
     within, *region = _turned(part, turn, volume.shape[-3:])
     return EnhancerRun(
-        config=config, bundle=bundle, method=_name_of(method), device=device, denoiser=denoiser,
-        original=original.crop(*part), frames=frames, numbers=numbers, empty=empty, slices=within,
-        region=(region[0], region[1]), turn=turn,
-        decision=replace(decision, facts=decision.facts | facts), guides=aligned,
-        bias_field=bias_field, scanner=scanner, cache=cache, scratch=scratch,
+        config=config, method=_name_of(method), denoiser=denoiser, original=original.crop(*part),
+        frames=frames, numbers=numbers, empty=empty, slices=within, region=(region[0], region[1]),
+        turn=turn, decision=decision, bias_field=bias_field, scanner=scanner, cache=cache,
+        scratch=scratch,
     )  # fmt: skip
 
 
@@ -355,23 +307,15 @@ def _kind_of(volume: Volume, config: EnhanceConfig) -> str:
     return REPEATS if config.sequence == REPEATS else volume.sequence_kind
 
 
-def _way_of(volume: Volume, config: EnhanceConfig, *, guided: bool) -> tuple[bool, Text | None]:
-    """Choose whether frames are filtered together, and why not; None for a single volume.
-
-    Raises ConfigError for frames together with a guide.
-    """
+def _way_of(volume: Volume, config: EnhanceConfig) -> tuple[bool, Text | None]:
+    """Choose whether frames are filtered together, and why not; None for a single volume."""
     kind = volume.sequence_kind
     if not volume.is_sequence:
         return False, None
-    if config.sequence in ("joint", REPEATS) and guided:
-        raise ConfigError(
-            "frames that are filtered together take no guide",
-            "Leave the guide out, or use sequence each.",
-        )
     if config.sequence in ("joint", REPEATS) or (
         config.sequence == "auto" and is_filtered_together(kind)
     ):
-        return not guided, text("with_guide") if guided else None
+        return True, None
     if config.sequence == "each":
         return False, text("on_request")
     if kind:
@@ -397,7 +341,6 @@ def _with_advice(
     volume: Volume,
     count: int,
     decision: Decision,
-    config: EnhanceConfig,
     cache: VolumeCache,
     monitor: Monitor,
 ) -> Decision:
@@ -409,7 +352,6 @@ def _with_advice(
         volume: whose middle is filtered in both ways.
         count: of its frames with tissue.
         decision: on the volume.
-        config: of the run.
         cache: of what was measured in the volume.
         monitor: may cancel.
     """
@@ -425,7 +367,7 @@ def _with_advice(
     part = replace(part, voxels=part.voxels[some], dicom_origin=None, time_points=None)
     left = {}
     for way in ("each", "joint"):
-        trial = EnhanceConfig(model=config.model, device=config.device, noise=sigma, sequence=way)
+        trial = EnhanceConfig(noise=sigma, sequence=way)
         with suppress(MedEnhanceError):  # the middle may show nothing
             frame = len(some) // 2 if way == "each" else None
             change = enhance(part, trial, frame=frame).measured["noise"]["changed"] / sigma
@@ -436,14 +378,12 @@ def _with_advice(
     return replace(decision, warnings=(ModelWarning("sequence-advice", left), *others))
 
 
-def _method_of(config: EnhanceConfig, bundle: Bundle | None, *, is_joint: bool) -> tuple[str, ...]:
+def _method_of(config: EnhanceConfig, *, is_joint: bool) -> tuple[str, ...]:
     """Choose the methods, by name: one, or principal images and the one that filters them.
 
     Raises ConfigError for a joint method where frames are not filtered together.
     """
-    name = config.denoiser
-    if name == "auto":
-        name = BLOCK_MATCHING if is_joint or bundle is None else network_in(bundle)
+    name = BLOCK_MATCHING if config.denoiser == "auto" else config.denoiser
     if denoiser_class(name).is_joint:
         if not is_joint:
             raise ConfigError(
@@ -459,70 +399,46 @@ def _name_of(method: Sequence[str]) -> str:
     return ", ".join(name for name in method if name != BLOCK_MATCHING) or BLOCK_MATCHING
 
 
-def _opened(
-    volume: Volume, config: EnhanceConfig, monitor: Monitor
-) -> tuple[Bundle | None, Volume]:
-    """Open the model, if a method may need one; a guessed modality becomes that of the model."""
-    # Frames that turn out to have too little in common are filtered one by one, by the network.
-    if config.denoiser != "auto" and not denoiser_class(config.denoiser).needs_model:
-        return None, volume
-    bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
-    if volume.modality_is_guess and volume.modality != bundle.modality:
-        monitor.log(f"taken as {bundle.modality}, which model {bundle.name} is for")
-        volume = volume.as_modality(bundle.modality)
-    return bundle, volume
+def _scanner_bundle(volume: Volume, config: EnhanceConfig) -> Bundle | None:
+    """Open the model that is named; None for none.
+
+    Raises ModelError for a model that inverts no scanner: nothing learned removes noise.
+    """
+    if config.model == "auto":
+        return None
+    bundle = open_bundle(config.model, kind=ENHANCER, modality=volume.modality)
+    if not bundle.inverts:
+        raise ModelError(
+            f"{bundle.name} inverts no scanner",
+            "Leave the model out: noise is removed without one.",
+        )
+    return bundle
 
 
-def _on_device(
-    method: Sequence[str], bundle: Bundle | None, config: EnhanceConfig, monitor: Monitor
-) -> tuple[str, Denoiser]:
-    """Choose the device, and prepare the methods for it; the last one filters."""
-    choice = choose_device(config.device)
-    is_used = bundle and denoiser_class(method[-1]).needs_model
-    name = f"{bundle.name} ({bundle.origin})" if bundle and is_used else method[-1]
-    monitor.log(f"running {name} on {choice.name}: {choice.reason}")
-    engine = engine_for(choice.name, monitor)
+def _refuse_unmeasured(volume: Volume, config: EnhanceConfig) -> None:
+    """Raise InputError for a modality whose noise has no model, unless a method is named."""
+    if volume.profile.is_measured or config.denoiser != "auto":
+        return
+    name = volume.source or "volume"
+    if not volume.profile.is_known:
+        raise InputError(
+            f"{name}: the modality is unknown, and the filter depends on it",
+            "State it: --modality MR or CT (modality= in Python).",
+        )
+    raise InputError(
+        f"{name}: noise is removed from MR and CT, and this is {volume.modality}",
+        f"To filter it all the same, like MR: --denoiser {BLOCK_MATCHING} (denoiser= in Python).",
+    )
+
+
+def _made(method: Sequence[str], config: EnhanceConfig, monitor: Monitor) -> Denoiser:
+    """Prepare the methods of a run; the last one filters."""
     options = options_for(method[-1], config.denoiser_options)
-    resources = Resources(bundle=bundle, device=choice.name, engine=engine, options=options)
+    resources = Resources(device=config.device, options=options)
     denoiser = denoiser_class(method[-1]).prepared(resources)
-    if len(method) > 1:
-        alone = None
-        if bundle:
-            network = denoiser_class(network_in(bundle))
-            plain = replace(resources, options=network.options())
-            alone = functools.partial(network.prepared, plain)
-        denoiser = PrincipalImages(denoiser, alone=alone)
-    return choice.name, denoiser
-
-
-def _checked(
-    guides: Volume | Sequence[Volume] | None, volume: Volume, model: str, monitor: Monitor
-) -> Iterator[Volume]:
-    """Yield the guides of a volume after a check; raises InputError for an unsuitable one."""
-    for each in [guides] if isinstance(guides, Volume) else guides or ():
-        refuse_unfit(each, monitor, on_request=True, model=model)
-        name = each.source or "guide"
-        # Voxels first: a missing modality is guessed from them.
-        refuse_too_large(each)
-        if each.voxels.min() == each.voxels.max():
-            raise InputError(
-                f"{name}: the guide is constant, every voxel is {each.voxels.flat[0]:g}",
-                "Choose a volume with image content.",
-            )
-        if each.modality != volume.modality:
-            raise InputError(
-                f"{name}: the guide is {each.modality}, the volume {volume.modality}",
-                "Choose a guide of the same modality.",
-            )
-        each = each.single("Choose a single volume, or a frame, as the guide.")
-        is_same_grid = each.shape == volume.shape[-3:] and each.geometry == volume.geometry
-        voxels = volume.voxels.reshape(-1, *volume.shape[-2:])  # of one frame
-        if is_same_grid and np.array_equal(each.voxels, voxels):
-            raise InputError(
-                f"{name}: the guide is the volume itself",
-                "Choose another series of the same examination.",
-            )
-        yield each
+    if config.device not in ("auto", "cpu", denoiser.device) and config.model == "auto":
+        monitor.log(f"{method[-1]} runs on {denoiser.device}, not on {config.device}")
+    return PrincipalImages(denoiser) if len(method) > 1 else denoiser
 
 
 def _requested_part(
@@ -607,17 +523,17 @@ def _measure_ranges(
 
     Returns the numbers of the frames of a sequence that have none.
     """
-    if not cache.ranges:
+    if not cache.lowest:
         refuse_too_large(volume)
     empty = cache.kinds_of(frames).empty
     for number in numbers:
-        if number not in (*cache.ranges, *empty):
-            cache.ranges[number] = _range_of(frames, number)
+        if number not in (*cache.lowest, *empty):
+            cache.lowest[number] = _lowest_of(frames, number)
     return empty
 
 
-def _range_of(frames: Sequence[Volume], number: int) -> IntensityRange:
-    """Measure the intensity of bright tissue in a frame, and the lowest value of its result.
+def _lowest_of(frames: Sequence[Volume], number: int) -> float:
+    """Return the lowest value of the result of a frame, below which is undershoot.
 
     Raises InputError, which names the frame, for one without content.
     """
@@ -635,46 +551,14 @@ def _range_of(frames: Sequence[Volume], number: int) -> IntensityRange:
             "Multiply them by a constant, for example by changing their unit.",
         )
     # Magnitudes are not below 0, or not below the input's lowest.
-    lowest = -np.inf if frame.profile.is_absolute else min(0.0, float(frame.voxels.min()))
-    return IntensityRange(top, lowest)
+    return -np.inf if frame.profile.is_absolute else min(0.0, float(frame.voxels.min()))
 
 
-def _aligned(
-    guides: Sequence[Volume],
-    bundle: Bundle | None,
-    mean: Callable[[], Volume],
-    cache: VolumeCache,
-    monitor: Monitor,
-) -> tuple[tuple[AlignedGuide, ...], dict[str, Any]]:
-    """Align the guides with the mean of all frames, once for all runs over the volume.
-
-    For a model that does not use guides, returns none, and the reason for the manifest.
-    """
-    if guides and not (bundle and bundle.uses_guides):
-        reason = text("takes_no_guide", method=bundle.name if bundle else "this method")
-        monitor.warn(reason)
-        return (), {"guide": {"used": 0.0, "reason": reason.to_json()}}
-    from MedEnhanceLib.denoise.guide import align
-
-    aligned = []
-    for number, guide in enumerate(guides):
-        earlier = next((copy for known, copy in cache.guides if known is guide), None)
-        part = monitor.part(number / len(guides), (number + 1) / len(guides))
-        aligned.append(earlier or align(guide.canonical().compact(), mean(), part))
-    if guides:
-        cache.guides = tuple(zip(guides, aligned, strict=True))
-    return tuple(aligned), {}
-
-
-def _result_of(
-    run: EnhancerRun, outputs: Outputs, uses: Sequence[float], method: Mapping[str, Any]
-) -> Enhanced:
-    """Make the result at strength 1.
-
-    uses: change of each frame by guides, in σ of the noise. method: facts of the denoiser.
-    """
+def _result_of(run: EnhancerRun, outputs: Outputs, method: Mapping[str, Any]) -> Enhanced:
+    """Make the result at strength 1; method: facts of the denoiser."""
     grid, decision = run.original, run.decision
-    model = _model_of(run, method)
+    network = run.scanner.bundle if run.scanner else None
+    model = network.identity() if network else {"name": run.method, "sha256": ""}
     before, after = map(run.turn.apply, (grid.voxels, outputs.voxels))
     changes = {"changed": _typical_change(before, after)}
     tissue = [place for place, number in enumerate(run.numbers) if number not in run.empty]
@@ -682,27 +566,21 @@ def _result_of(
         changes |= _shared_change(before, after, tissue)
     facts = decision.facts | {"noise": decision.facts["noise"] | changes} | dict(method)
     facts["denoiser"] = run.method
-    if run.guides:
-        series = [each.facts for each in run.guides]
-        facts["guide"] = {"used": round(float(np.mean(uses)), 4), "series": series}
     note = derived_note(
         f"enhanced with {model['name']} {model['sha256'][:12]}".rstrip()
         + f", {history_of(facts)}"
         + (f" ({messages_of(decision.warnings)})" if decision.warnings else "")
     )
-    uncertainty = guide_use = None
+    uncertainty = None
     if outputs.deviation is not None:
         uncertainty = grid.with_voxels(outputs.deviation, did=_DEVIATION_NOTE)
-    if outputs.use is not None:
-        guide_use = grid.with_voxels(outputs.use, did=_USE_NOTE)
     fitted_on = FITTED_ON[grid.profile.like]
     calibration = {"calibration": {"fitted_on": fitted_on}}
     return Enhanced(
         volume=grid.with_voxels(outputs.voxels, did=note),
         uncertainty=uncertainty,
-        guide_use=guide_use,
         model=model,
-        device=run.device,
+        device=run.scanner.device if run.scanner else run.denoiser.device,
         seconds=0.0,
         original=grid,
         share=decision.removal.share,
@@ -724,16 +602,6 @@ def _with_places(result: Enhanced) -> Enhanced:
     known = {"places": even.places, "even_sigma": even.level}
     noise = noise | {name: value for name, value in known.items() if value}
     return replace(result, measured=result.measured | {"noise": noise})
-
-
-def _model_of(run: EnhancerRun, method: Mapping[str, Any]) -> dict[str, str]:
-    """Return the identity of the model that was used, or the name of the method."""
-    denoiser = run.denoiser
-    if isinstance(denoiser, PrincipalImages) and "reason" not in method.get("sequence", {}):
-        denoiser = denoiser.spatial
-        if not denoiser.needs_model:
-            return {"name": run.method, "sha256": ""}
-    return run.bundle.identity() if run.bundle else {"name": run.method, "sha256": ""}
 
 
 def _typical_change(before: Array, after: Array) -> float:

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.arrays import (
     Array,
     Floats,
@@ -34,16 +33,12 @@ from MedEnhanceLib.denoise.decide import Decision, VolumeCache
 from MedEnhanceLib.denoise.denoisers import Denoiser, FramePart
 from MedEnhanceLib.denoise.removal import expected_deviation
 from MedEnhanceLib.filters.bias_field import BiasField, measure_bias_field
-from MedEnhanceLib.filters.block_matching_run import Slab
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.runtime.texts import text
 from MedEnhanceLib.scanner.corrector.scanner_network import ScannerModel
 from MedEnhanceLib.scanner.invert import invert
-
-if TYPE_CHECKING:
-    from MedEnhanceLib.denoise.guide import AlignedGuide
 
 #: Share of the tissue that contradicts the scan from which this is hardly of the scanner: it was
 #: at most .13 in scans of one that was measured in few volumes, .35 in a scan inverted before.
@@ -57,39 +52,33 @@ class Outputs:
     Attributes:
         voxels: of the input's type.
         deviation: standard deviation of their errors.
-        use: change by guides, in σ of the noise.
     """
 
     voxels: Array
     deviation: Floats | None
-    use: Floats | None
 
     def turned(self, turn: AxisTurn) -> Outputs:
         """Return views in canonical order."""
-        arrays = (self.voxels, self.deviation, self.use)
-        return Outputs(*(None if each is None else turn.apply(each) for each in arrays))  # type: ignore[arg-type]
+        deviation = None if self.deviation is None else turn.apply(self.deviation)
+        return Outputs(turn.apply(self.voxels), deviation)
 
     def at(self, place: int) -> Outputs:
         """Return the arrays of one frame of a sequence."""
         deviation = None if self.deviation is None else self.deviation[place]
-        return Outputs(self.voxels[place], deviation, None if self.use is None else self.use[place])
+        return Outputs(self.voxels[place], deviation)
 
 
-def outputs_for(
-    volume: Volume, *, uncertainty: bool, guided: bool, scratch: Path | None
-) -> Outputs:
+def outputs_for(volume: Volume, *, uncertainty: bool, scratch: Path | None) -> Outputs:
     """Make the arrays for the result of a volume.
 
     Args:
         volume: its shape and type are those of the result.
         uncertainty: whether it is requested.
-        guided: whether guides are used.
         scratch: as in `new_array`.
     """
     return Outputs(
         new_array(volume.shape, volume.dtype, scratch),
         new_array(volume.shape, "f4", scratch) if uncertainty else None,
-        np.zeros(volume.shape, np.float32) if guided else None,
     )
 
 
@@ -115,9 +104,7 @@ class EnhancerRun:
         config: of the enhancement.
         original: the frames and slices of the input that are returned.
         frames: of the whole input, in the order of `turn`.
-        bundle: the model; None for a method without one.
         method: name of the denoiser.
-        device: that networks run on.
         denoiser: ready for use.
         numbers: of the frames to enhance.
         empty: numbers of the frames without tissue, which stay as they are.
@@ -125,7 +112,6 @@ class EnhancerRun:
         region: rows and columns of the result in these slices.
         turn: from the input's order to the canonical one.
         decision: with all warnings and facts.
-        guides: on the grid of the volume; none where the model uses none.
         bias_field: of a sequence: one coil shades all frames alike, and frames divided by one field
             do not flicker. That of a single volume is measured in its result.
         scanner: that is inverted, and the network that follows; None for none.
@@ -134,9 +120,7 @@ class EnhancerRun:
     """
 
     config: EnhanceConfig
-    bundle: Bundle | None
     method: str
-    device: str
     denoiser: Denoiser
     original: Volume
     frames: Sequence[Volume]
@@ -146,7 +130,6 @@ class EnhancerRun:
     region: Region
     turn: AxisTurn
     decision: Decision
-    guides: tuple[AlignedGuide, ...]
     bias_field: BiasField | None
     scanner: ScannerModel | None
     cache: VolumeCache
@@ -174,11 +157,6 @@ class EnhancerRun:
         """Return the constant regions of a frame, measured once for all runs with this σ."""
         return self.cache.regions_of(number, self.frames[number], self.decision.noise.level)
 
-    @property
-    def shown(self) -> list[Floats]:
-        """Voxels of the guides that could be registered."""
-        return [each.voxels for each in self.guides if each.is_usable]
-
 
 class Frame:
     """A frame of a run, which takes the denoised slices and fills its part of the result."""
@@ -194,7 +172,6 @@ class Frame:
         """
         self.run, self.number, self._out, self._monitor = run, number, out, monitor
         self.facts = dict[str, Any]()
-        self._changes: list[Floats] = []
         self._values: Floats | None = None
 
     @property
@@ -210,13 +187,7 @@ class Frame:
     @property
     def lowest(self) -> np.float32:
         """Lowest value of the result, to which lower ones are clipped."""
-        return np.float32(self.run.cache.ranges[self.number].lowest)
-
-    @property
-    def use(self) -> float:
-        """Change by guides (RMS, in σ); 0 without one."""
-        changes = np.concatenate(self._changes) if self._changes else None
-        return Slab(self._out.voxels, changes).use
+        return np.float32(self.run.cache.lowest[self.number])
 
     def keep(self) -> None:
         """Fill the result with the frame as it is; what is no tissue is not corrected either."""
@@ -235,8 +206,6 @@ class Frame:
         """Correct denoised slices, and write them; parts come in order."""
         corrected = replace(part, voxels=self.run.decision.removal.correct(part, self.regions))
         part = corrected.cropped(self.run.region)
-        if part.change is not None:
-            self._changes.append(part.change)
         self._take(part.slices, part.voxels)
 
     def _take(self, slices: slice, values: Floats) -> None:
@@ -262,13 +231,9 @@ class Frame:
         if self._values is not None:
             self._write(self._values, run.around.start, out)
             self._values = None
-        if out.use is not None and self._changes:
-            start = part.start - run.around.start
-            inner = slice(start, start + part.stop - part.start)
-            np.minimum(np.concatenate(self._changes)[inner], 1, out=out.use)
         self._monitor.progress(1.0, "removing noise")  # also where nothing is removed
         self.regions.put_back(
-            range(part.start, part.stop), out.voxels, out.deviation, out.use, region=run.region
+            range(part.start, part.stop), out.voxels, out.deviation, region=run.region
         )
 
     def _write(self, values: Floats, first: int, out: Outputs) -> None:

@@ -16,7 +16,7 @@ from these descriptions. Ours: the groups of the first image, and the choice of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, ClassVar
@@ -64,11 +64,9 @@ class PrincipalImages(Denoiser):
 
     Attributes:
         spatial: filters the images.
-        alone: makes the method for frames that have too little in common; None: `spatial`.
     """
 
     spatial: Denoiser
-    alone: Callable[[], Denoiser] | None = None
     is_joint: ClassVar[bool] = True
 
     @classmethod
@@ -87,7 +85,7 @@ class PrincipalImages(Denoiser):
         if basis.shape[1] > _MOST_KEPT * len(together):
             reason = "they have too little in common (next to no noise, or movement)"
             frames.monitor.warn(f"the frames are filtered one by one: {reason}")
-            given = (self.alone() if self.alone else self.spatial).denoise(frames)
+            given = self.spatial.denoise(frames)
             return Denoised(given.parts, {**given.facts, "sequence": facts | {"reason": reason}})
         # Of all frames, so that a part of them is treated like the whole.
         brightest = together[int(sample[0].mean(axis=1).argmax())]
@@ -125,7 +123,6 @@ class PrincipalImages(Denoiser):
             volumes=[frames.volumes[0].with_voxels(image) for image in images],
             noise=replace(frames.noise, air=None, rician=False),
             numbers=[0], slices=around, usable=range(count),
-            tops={number: robust_max(np.abs(image)) for number, image in enumerate(images)},
             air=Air.of(
                 frames.volumes[brightest], frames.noise, frames.regions_of(brightest).neutral
             ),

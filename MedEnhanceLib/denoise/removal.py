@@ -28,7 +28,6 @@ from MedEnhanceLib.core.imaging import blur_radius, gaussian_blur
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.denoise.denoisers import BlockMatching, Denoiser, FramePart, Frames
-from MedEnhanceLib.filters.block_matching_run import Slab
 from MedEnhanceLib.filters.regions import ConstantRegions, window_means
 from MedEnhanceLib.noise.estimate import TRUSTED, NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.noise.rician import amplitude
@@ -201,8 +200,6 @@ class Removal:
             part: of a frame; of a region, all but the outer `reach` voxels are as in the whole.
             regions: of that frame; padding is not put back.
         """
-        if part.is_corrected:
-            return part.voxels
         level, corrected = regions.level(self.noise), np.empty_like(part.voxels)
         for some in cached_parts(part.voxels):
             first, values = part.slices.start, part.voxels[some]
@@ -216,8 +213,8 @@ class Removal:
             corrected[some] = values
         return corrected
 
-    def taken(self, values: Any, before: Any) -> Any:
-        """Return filtered slices with the share of their change, without the band; or tensors."""
+    def taken(self, values: Floats, before: Floats) -> Floats:
+        """Return filtered slices with the share of their change, without the band."""
         change = (values - before) * np.float32(self.share)
         return before + (change - self.band.of(change) if self.band else change)
 
@@ -308,7 +305,7 @@ def denoise(
     removal: Removal,
     denoiser: Denoiser | None = None,
     **frames: Any,
-) -> Slab:
+) -> Floats:
     """Denoise a single volume, correct the Rician bias, and take the share of the correction.
 
     Args:
@@ -316,19 +313,14 @@ def denoise(
         removal: noise of the volume, and the share of the correction to apply.
         denoiser: the method; None for the block-matching filter.
         frames: attributes of `Frames`; `slices` are those that are returned.
-    Returns float32 slices, and the change by guides. Raises as `Denoiser.denoise`.
+    Returns float32 slices. Raises as `Denoiser.denoise`.
     """
     regions = ConstantRegions(volume.voxels, removal.noise.level)
-    given = Frames.of(
-        volume, removal.noise, **{"regions": lambda _: regions, "correct": removal.taken, **frames}
-    )
+    given = Frames.of(volume, removal.noise, **{"regions": lambda _: regions, **frames})
     if not removal.acts_on(volume):
-        return Slab(volume.voxels[given.slices].astype(np.float32))
+        return volume.voxels[given.slices].astype(np.float32)
     parts = (denoiser or BlockMatching()).denoise(given).parts
-    results = [(removal.correct(part, regions), part.change) for part in parts]
-    changes = [change for _, change in results if change is not None]
-    voxels = np.concatenate([values for values, _ in results])
-    return Slab(voxels, np.concatenate(changes) if changes else None)
+    return np.concatenate([removal.correct(part, regions) for part in parts])
 
 
 def expected_deviation(

@@ -43,8 +43,6 @@ class Enhanced:
         uncertainty: standard deviation of the error of `volume` by noise, float32 in the input's
             units; None where it was not requested.
         segmentation: of `volume`; None where it was not requested.
-        guide_use: how far guides changed each voxel, float32, in σ of the noise and at most 1; None
-            without one.
         record: "config" and "results" of the run, as its manifest states them.
         report: the manifest, a JSON object; empty in a job, which writes it beside the result.
         model: name and sha256.
@@ -56,7 +54,7 @@ class Enhanced:
         uncertainty_facts: how the uncertainty was made, as manifests record it.
         warnings: that model or noise measurement may not suit the input.
         measured: what was measured and what was done about it, as manifests record it: noise,
-            bias field, guide; empty for models that do not measure.
+            bias field; empty where nothing was measured.
         noises: the noise of each frame; likewise empty.
         turn: from the order of `volume` to that of `noises`.
         part: of `noises`, in their order, that `volume` covers.
@@ -66,7 +64,6 @@ class Enhanced:
     volume: Volume
     uncertainty: Volume | None = None
     segmentation: Segmentation | None = None
-    guide_use: Volume | None = None
     record: dict[str, Any] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
     model: dict[str, str]

@@ -16,8 +16,8 @@ spectrum.
 
 Volumes pass as slabs from stage to stage: only slices near the current one are in memory. The
 grid and the order of every sum depend on the whole volume alone, so that neither slabs nor threads
-change a bit of the result; nor does the processor, where it fuses multiply-adds. Computed by the
-compiled library (`native`) or, where that is missing and on CUDA devices, by `filters.tensor_run`.
+change a bit of the result; nor does the processor, where it fuses multiply-adds. The compiled
+library (`native`) computes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ import numpy as np
 
 from MedEnhanceLib import native
 from MedEnhanceLib.core.arrays import WHOLE, Array, Floats, Region, widened, within
-from MedEnhanceLib.filters.block_matching_run import Engine as Engine
 from MedEnhanceLib.filters.block_matching_run import Level, Run, Stage, large_enough
 from MedEnhanceLib.filters.layers import RegionCrop
 from MedEnhanceLib.filters.layers import Round as Round
@@ -73,10 +72,10 @@ class BlockMatchingFilter:
         matched: another image, [K, J, I], in which blocks are compared; None: the pilot.
         spacing: mm along i, j, k, as in `Geometry`; along thick slices less is searched.
         air: where the pilot of the first round stays, if anywhere.
-        engine: None for the compiled library, or PyTorch on the CPU where that is missing.
+        engine: None for the compiled library of this installation.
         threads: that compute at once; None for all that this process may use.
-        monitor: for progress, cancel, and a notice where the library is missing.
-    Raises ValueError where shapes do not match.
+        monitor: for progress and cancel.
+    Raises ValueError where shapes do not match; DependencyError where the library is missing.
     """
 
     noisy: Array
@@ -88,7 +87,7 @@ class BlockMatchingFilter:
     matched: Array | None = None
     spacing: Sequence[float] = (1.0, 1.0, 1.0)
     air: Air | None = None
-    engine: Engine | None = None
+    engine: NativeEngine | None = None
     threads: int | None = None
     monitor: Monitor = field(default_factory=Monitor)
 
@@ -100,24 +99,14 @@ class BlockMatchingFilter:
     def denoised(self) -> Floats:
         """Filter the whole volume: float32 [K, J, I]; raises as `Run.finished`."""
         with self.run() as run:
-            slabs = run.ahead(run.slabs())
-            return np.concatenate([run.finished(slab)[1].voxels for slab in slabs])
+            return np.concatenate([run.finished(slab)[1] for slab in run.slabs()])
 
-    def run(
-        self,
-        only: slice | None = None,
-        region: Region = WHOLE,
-        *,
-        margin: int = 0,
-        stages_after: int = 0,
-    ) -> Run:
+    def run(self, only: slice | None = None, region: Region = WHOLE) -> Run:
         """Begin a run over the volume, mirrored along axes shorter than a block.
 
         Args:
             only: the slices of the result, equal to those of a whole run.
             region: their rows and columns, likewise.
-            margin: further slices on each side that are filtered.
-            stages_after: those with the same windows that continue from the run.
         """
         large, level, air = large_enough(self.noisy), self.level, self.air
         if large is not self.noisy:
@@ -130,38 +119,27 @@ class BlockMatchingFilter:
         stages = [Stage(large.shape, window, each) for each in self.rounds]
         if self.pilot is None:
             stages.insert(0, Stage(large.shape, (1, 1, 1), _THRESHOLD, "threshold"))
-        windows = [stage.window[1:] for stage in (*stages, *stages[-1:] * stages_after)]
+        windows = [stage.window[1:] for stage in stages]
         rows, columns = (widened(region[axis], 0, self.noisy.shape[1 + axis]) for axis in (0, 1))
         # Mirrored slices are small: they are computed whole.
         sides = slice(0, large.shape[1]), slice(0, large.shape[2])
         crop = RegionCrop.around(
             (rows, columns) if large is self.noisy else sides, large.shape[1:], windows
         )
-        engine = self.engine or engine_for("cpu", self.monitor)
-        return _run_type(engine)(
+        return Run(
             crop.of(large),
             crop.of(level),
             np.maximum(white, LEAST_SHARE).astype(np.float32),
-            window=window,
             stages=stages,
             pilot=crop.of(large if self.pilot is None else large_enough(self.pilot)),
             matched=None if self.matched is None else crop.of(large_enough(self.matched)),
             box=(only or slice(0, self.noisy.shape[0]), *within((rows, columns), crop.region)),
             crop=crop,
-            margin=margin,
             air=air,
-            engine=engine,
+            engine=self.engine or engine(self.monitor),
             threads=self.threads or machine.cpu_threads(),
             monitor=self.monitor,
         )
-
-
-def _run_type(engine: Engine) -> type[Run]:
-    if isinstance(engine, NativeEngine):
-        return Run
-    from MedEnhanceLib.filters.tensor_run import TensorRun
-
-    return TensorRun
 
 
 def window_for(spacing: Sequence[float]) -> tuple[int, int, int]:
@@ -178,15 +156,9 @@ def window_for(spacing: Sequence[float]) -> tuple[int, int, int]:
     return sides[0], sides[1], sides[2]
 
 
-def engine_for(device: str, monitor: Monitor) -> Engine:
-    """Select the engine of a device: PyTorch on CUDA devices, for all others one on the CPU.
+def engine(monitor: Monitor | None = None) -> NativeEngine:
+    """Return the engine of this installation; raises DependencyError where it is not compiled.
 
-    On the CPU that is the compiled library or, with a warning if it is missing, PyTorch.
+    monitor: told of a build, if the library is missing and a compiler is installed as a package.
     """
-    is_cuda = device.startswith("cuda")
-    library = None if is_cuda else native.load(monitor=monitor)
-    if library is not None:
-        return NativeEngine(library)
-    from MedEnhanceLib.filters.torch_engine import TorchEngine
-
-    return TorchEngine(device if is_cuda else "cpu")
+    return NativeEngine(native.require("Removing noise", monitor=monitor))

@@ -10,18 +10,17 @@ from __future__ import annotations
 import math
 import mmap
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import SLICES_AT_ONCE, Array, Floats, parts_of, trim
+from MedEnhanceLib.core.arrays import SLICES_AT_ONCE, Array, Floats, Mask, parts_of, trim
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.filters.layers import (
-    BlockGroups,
     Layer,
     LayerArrays,
     RegionCrop,
@@ -36,13 +35,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from MedEnhanceLib.filters.native_engine import NativeEngine
-    from MedEnhanceLib.filters.torch_engine import TorchEngine
     from MedEnhanceLib.noise.estimate import NoiseEstimate
 
-Item = TypeVar("Item")
-Outcome = TypeVar("Outcome")
-#: Computes layers.
-Engine: TypeAlias = "NativeEngine | TorchEngine"
 #: σ of the noise, [K, J, I], or the estimate, whose map is made slice by slice as it is read.
 Level: TypeAlias = "Array | NoiseEstimate"
 #: Images that a run reads slice by slice.
@@ -50,7 +44,7 @@ ImageKind = Literal["noisy", "pilot", "matched"]
 #: Approximate number of references in a band. A thread computes one band at a time, and a job can
 #: be canceled between bands. The last bits of the result depend on this number.
 REFERENCES_IN_BAND: dict[StageKind, int] = {"threshold": 65536, "grouped": 4096}
-#: Slices of σ that are held: stages and networks are about ten slices behind one another.
+#: Slices of σ that are held: stages are about ten slices behind one another.
 _HELD = 64
 #: Slices of means that lie one after another, so that most slabs of them need no copy.
 _MEANS_IN_ARRAY = 8 * SLICES_AT_ONCE
@@ -67,7 +61,6 @@ class Stage:
         window: tuple[int, int, int],
         settings: Round,
         kind: StageKind = "grouped",
-        correct: Callable[[Layer, range, LayerArrays], None] | None = None,
     ) -> None:
         """Lay out a stage.
 
@@ -76,11 +69,9 @@ class Stage:
             window: starts of candidates along each axis.
             settings: of the groups.
             kind: of the engine's functions, which computes the stage.
-            correct: in their place: adds the sums of rows of references, whose means are added to
-                the pilot. It gets the pilot as `matched`, and the pilot's own as `pilot`.
         """
         widths = [min(w, side - SIDE + 1) for w, side in zip(window, shape, strict=True)]
-        self.kind, self.correct, self._settings = kind, correct, settings
+        self.kind, self._settings = kind, settings
         self.window = widths[0], widths[1], widths[2]
         self.tall = widths[0] + SIDE - 1
         between = settings.step if kind == "grouped" else 1
@@ -113,12 +104,10 @@ class Run:
     Attributes:
         noisy: [K, J, I], at least a block along each axis.
         spectrum: [64], relative variance of the noise in each frequency.
-        window: starting places of candidates along slices, rows and columns.
         stages: of the filter, first to last; the first one takes `pilot`, [K, J, I].
         box: the voxels of `noisy` that the result has, without mirrored ones.
         crop: of the slices, which `noisy` and all other arrays are.
-        needed: the slices that the last stage has to yield: those of `box`, and `margin` slices
-            on each side, which `finished` leaves out.
+        needed: the slices that the last stage has to yield: those of `box`, or those of a block.
     """
 
     def __init__(
@@ -127,32 +116,27 @@ class Run:
         level: Level,
         spectrum: Floats,
         *,
-        window: tuple[int, int, int],
         stages: Sequence[Stage],
         pilot: Array,
         matched: Array | None,
         box: tuple[slice, ...],
         crop: RegionCrop,
-        margin: int,
         air: Air | None,
-        engine: Engine,
+        engine: NativeEngine,
         threads: int,
         monitor: Monitor,
     ) -> None:
         self.stages, self._pilot, self.box, self._crop = stages, pilot, box, crop
         self._matched = matched
-        first, stop = max(0, box[0].start - margin), min(noisy.shape[0], box[0].stop + margin)
-        self.needed = slice(first, stop) if noisy.shape[0] > SIDE else slice(0, SIDE)
+        self.needed = box[0] if noisy.shape[0] > SIDE else slice(0, SIDE)
         self._stop, self._finished = self.needed.start, 0
         self.noisy, self._air, self._map = noisy, air, level
         # Each stage reads the map of the noise; slices are held for all of them.
         self._level = lru_cache(_HELD)(lambda z: _floats(level[z : z + 1])[0])
-        self.spectrum: Any = spectrum
-        self.window = window
-        self.engine: Any = engine  # a NativeEngine; that of a TensorRun is another one
+        self.spectrum, self.engine = spectrum, engine
         self._threads, self.monitor = threads, monitor
         self._pool: Executor = Pool(threads, "denoising")
-        self._begun: deque[tuple[Callable[[Any], None], Future[Any]]] = deque()
+        self._begun: deque[tuple[Callable[[Band], None], Future[Band]]] = deque()
         self._spare: dict[tuple[int, ...], list[Floats]] = {}  # zeros, by shape
 
     def __enter__(self) -> Run:
@@ -161,24 +145,23 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def slabs(self) -> Iterator[Slab]:
-        """Yield the needed slices after all stages, in order, in slabs."""
-        return map(Slab, met(self.stream(self.stages, self.needed)))
+    def slabs(self) -> Iterator[Floats]:
+        """Yield the needed slices after all stages, [n, J, I], in order."""
+        return met(self._stream())
 
-    def finished(self, slab: Slab) -> tuple[slice, Slab]:
+    def finished(self, slab: Floats) -> tuple[slice, Floats]:
         """Check the next slab and crop it to the result's box; reports progress.
 
-        Returns the range of its slices in the result, and the cropped slab, as arrays. Raises
+        Returns the range of its slices in the result, and the cropped slab. Raises
         MedEnhanceError where a value is not finite; Cancelled by the monitor.
         """
-        slab = Slab(in_memory(slab.voxels), in_memory(slab.change))
-        if not np.isfinite(slab.voxels).all():
+        if not np.isfinite(slab).all():
             raise MedEnhanceError(
                 "the denoising filter computed values that are not finite, from slice "
                 f"{self._stop} on",
                 "This is an error of MedEnhance. Report it, with the range of the intensities.",
             )
-        start, self._stop = self._stop, self._stop + len(slab.voxels)
+        start, self._stop = self._stop, self._stop + len(slab)
         stop = min(self._stop, self.box[0].stop)
         part = slice(min(max(start, self.box[0].start), stop), stop)
         if self._finished % _PARTS_TO_A_TRIM == 0:
@@ -186,65 +169,34 @@ class Run:
         self._finished += 1
         fraction = (self._stop - self.needed.start) / (self.needed.stop - self.needed.start)
         self.monitor.progress(fraction, "removing noise")
-        inner = slice(part.start - start, part.stop - start), *self.box[1:]
-        change = None if slab.change is None else slab.change[inner]
-        return part, Slab(slab.voxels[inner], change)
+        return part, slab[part.start - start : part.stop - start, *self.box[1:]]
 
-    def ahead(self, slabs: Iterator[Slab], correct: Any = None) -> Iterator[Slab]:
-        """Yield slabs for `finished`; on a device they are computed ahead, and corrected."""
-        return slabs
-
-    def in_order(
-        self, function: Callable[[Item], Outcome], items: Iterable[Item]
-    ) -> Iterator[Outcome]:
-        """Call a function for items in the threads; yield the results in the items' order.
-
-        Calls are at most two for each thread ahead, which bounds the memory of the results.
-        """
-        waiting: deque[Future[Outcome]] = deque()
-        for item in items:
-            waiting.append(self._pool.submit(function, item))
-            if len(waiting) > 2 * self._threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-    def stream(self, stages: Sequence[Stage], needed: slice) -> Iterator[Any]:
-        """Yield slices after the first stages, in parts, from the pilot on; also a stage's needs.
-
-        Args:
-            stages: first to last.
-            needed: the slices that are yielded.
-        """
-        ranges = [needed]
-        for stage in reversed(stages):
+    def _stream(self) -> Iterator[Floats | Need]:
+        """Yield slices after the last stage, in parts, from the pilot on; also its needs."""
+        ranges = [self.needed]
+        for stage in reversed(self.stages):
             ranges.insert(0, stage.reads(ranges[0]))
         parts = parts_of(ranges[0].start, ranges[0].stop)
-        stream: Iterator[Any] = (self.slices("pilot", part) for part in parts)
-        for stage, part in zip(stages, ranges[1:], strict=True):
-            stream = self.results(stage, part, stream)
+        stream: Iterator[Floats | Need] = (self._slices("pilot", part) for part in parts)
+        for stage, part in zip(self.stages, ranges[1:], strict=True):
+            stream = self._results(stage, part, stream)
         return stream
 
-    def results(
-        self,
-        stage: Stage,
-        part: slice,
-        pilots: Iterator[Any],
-        before: Callable[[int, int], Any] | None = None,
-    ) -> Iterator[Any]:
+    def _results(
+        self, stage: Stage, part: slice, pilots: Iterator[Floats | Need]
+    ) -> Iterator[Floats | Need]:
         """Yield some slices of a stage, from a stream of the pilot's slices; also its needs.
 
         Args:
             stage: that filters.
             part: the slices that are yielded.
             pilots: results of the stage before, all slices that this one reads, and its needs.
-            before: returns slices of the stage before that, for a network.
         """
-        held = Held(pilots, stage.reads(part).start, self.stack)
-        sums = self.sums(stage, part)
+        held = Held(pilots, stage.reads(part).start)
+        sums = Sums(part, self.noisy.shape[1:], self._spare, self.engine)
         waiting: deque[int] = deque()  # first slices of the layers whose bands are not added yet
 
-        def add(first: int, band: Any) -> None:
+        def add(first: int, band: Band) -> None:
             sums.add(first, band)
             waiting.popleft()
 
@@ -254,11 +206,11 @@ class Run:
             yield Need(held, slab.stop)
             pilot = held.at(slab.start, slab.stop)
             held.let_go(min(first, sums.first))
-            noisy, level = self.slices("noisy", slab), self.level_of(stage, number)
-            matched = pilot if self._matched is None else self.slices("matched", slab)
-            if before is not None:
-                matched, pilot = pilot, before(slab.start, slab.stop)
-            for rows in self._bands(stage, layer, level):
+            noisy, level = self._slices("noisy", slab), self._level_of(stage, number)
+            matched = pilot if self._matched is None else self._slices("matched", slab)
+            for rows in self._crop.bands(
+                layer, REFERENCES_IN_BAND[stage.kind], self.stages.index(stage)
+            ):
                 while len(self._begun) > self._threads:
                     self._add_first()
                 waiting.append(first)
@@ -274,30 +226,26 @@ class Run:
             self._add_first()
         yield from self._means(stage, held, sums, part.stop)
 
-    def _means(self, stage: Stage, pilots: Held, sums: Any, end: int) -> Iterator[Any]:
+    def _means(self, stage: Stage, pilots: Held, sums: Sums, end: int) -> Iterator[Floats]:
         """Yield the results of the slices up to `end`, whose sums are complete."""
         for part in parts_of(sums.first, end):
-            level = self.level(part)
-            if stage.correct is not None:
-                estimate = pilots.at(part.start, part.stop)
-                yield estimate + sums.means(part.stop, np.zeros_like(estimate), level)
-                continue
-            before = self.slices("noisy", part)
+            level = np.stack([self._level(z) for z in range(part.start, part.stop)])
+            before = self._slices("noisy", part)
             if self._air is not None and stage.kind == "grouped":
                 pilot = pilots.at(part.start, part.stop)
                 before = self._smooth_in_air(part, before, pilot, level)
             yield sums.means(part.stop, before, level)
 
-    def _smooth_in_air(self, part: slice, before: Any, pilot: Any, level: Any) -> Any:
+    def _smooth_in_air(self, part: slice, before: Floats, pilot: Floats, level: Floats) -> Floats:
         """Smooth slices of a pilot in air: mean over 3 × 3 voxels where it differs by less than σ.
 
-        Returns `before` where there is no noise. Groups and networks leave less noise than the
-        pilot has: a border would be visible.
+        Returns `before` where there is no noise. Groups leave less noise than the pilot has, so
+        that a border would be visible.
         """
         smooth = pilot.copy()
         for z, plane, sigma in zip(range(part.start, part.stop), smooth, level, strict=True):
-            far = self.air(z)
-            if far.any():
+            far = self._far_air(z)
+            if far is not None and far.any():
                 total = reduce_windows(np.add, np.pad(plane, 1, mode="edge"), (3, 3))
                 mean = total / np.float32(9)
                 np.copyto(plane, mean, where=far & (np.abs(mean - plane) < sigma))
@@ -308,23 +256,22 @@ class Run:
         add, band = self._begun.popleft()
         add(band.result())
 
-    def _bands(self, stage: Stage, layer: Layer, _level: Any) -> Iterable[Any]:
-        """Split the rows of references of a layer into bands for the threads."""
-        return self._crop.bands(layer, REFERENCES_IN_BAND[stage.kind], self._number_of(stage))
-
-    def _number_of(self, stage: Stage) -> int:
-        """Return the number of a stage; one that is not of the run comes after."""
-        return self.stages.index(stage) if stage in self.stages else len(self.stages)
-
-    def _band(self, stage: Stage, layer: Layer, rows: Any, *slabs: Any) -> Any:
+    def _band(
+        self,
+        stage: Stage,
+        layer: Layer,
+        rows: range,
+        noisy: Floats,
+        pilot: Floats,
+        matched: Floats,
+        level: Floats,
+    ) -> Band:
         """Compute the sums of some rows of references of a layer."""
         self.monitor.check()
-        depth, *sides = slabs[0].shape
+        depth, *sides = noisy.shape
         total, weight = (self._zeros((count, *sides)) for count in (depth, layer.window[0]))
-        noisy, pilot, matched, level = slabs
         arrays = LayerArrays(noisy, pilot, matched, level, self.spectrum, total, weight)
-        compute = stage.correct or partial(self.engine.run, stage.kind)
-        compute(layer, rows, arrays)
+        self.engine.run(stage.kind, layer, rows, arrays)
         step, reach = layer.round.step, layer.window[1] + SIDE
         lines = slice(max(0, (rows.start - 1) * step - reach), rows.stop * step + reach)
         return Band(lines, total[:, lines], weight[:, lines], (total, weight))
@@ -336,60 +283,19 @@ class Run:
         except (KeyError, IndexError):
             return _untouched(shape)
 
-    def groups(self, layer: Layer, pilot: Any, level: Any, at_once: int) -> Iterator[BlockGroups]:
-        """Search the groups of a layer, some rows of references in each thread.
-
-        Args:
-            layer: whose groups are searched.
-            pilot: its slab, in which blocks are compared.
-            level: σ, from `level_of`.
-            at_once: largest number of references whose groups are yielded together.
-        """
-
-        def matched(rows: slice) -> BlockGroups:
-            numbers = range(rows.start, rows.stop)
-            groups: BlockGroups = self.engine.match(layer, numbers, pilot=pilot, level=level)
-            return groups
-
-        rows_at_once = max(1, at_once * layer.round.step // self.noisy.shape[2])
-        parts = parts_of(0, layer.rows(self.noisy.shape[1]), rows_at_once)
-        return (groups for groups in self.in_order(matched, parts) if len(groups.index))
-
-    def sums(self, _stage: Stage, part: slice) -> Any:
-        """Begin the sums of some slices of a stage."""
-        return Sums(part, self.noisy.shape[1:], self._spare, self.engine)
-
-    def slices(self, name: ImageKind, part: slice) -> Any:
+    def _slices(self, name: ImageKind, part: slice) -> Floats:
         """Return some slices of the input, the first pilot, or the image that is compared."""
         image = {"noisy": self.noisy, "pilot": self._pilot, "matched": self._matched}[name]
         assert image is not None
         return _floats(image[part])
 
-    def stack(self, slices: list[Any]) -> Any:
-        """Join slices to a slab; not copied if they are successive slices of one array."""
-        first, whole = slices[0], slices[0].base
-        shape = whole.shape[1:] if isinstance(whole, np.ndarray) else ()
-        if shape != first.shape or whole.dtype != first.dtype or not whole.flags.c_contiguous:
-            return np.stack(slices)
-        start = (first.ctypes.data - whole.ctypes.data) // first.nbytes
-        slab = whole[start : start + len(slices)]
-        places = zip(slices, slab, strict=False)
-        is_slab = all(one.ctypes.data == other.ctypes.data for one, other in places)
-        return slab if len(slab) == len(slices) and is_slab else np.stack(slices)
-
-    def map_at(self, noise: NoiseEstimate, z: int) -> Any:
-        """Return the map of σ in a slice, [1, J, I]."""
-        return noise[z : z + 1][:, *self._crop.region]
-
-    def air(self, z: int) -> Any:
+    def _far_air(self, z: int) -> Mask | None:
         """Mask the air far from tissue in a slice, [J, I]; None where air is not known."""
-        return self._air and self._air.far_from_tissue(z)[self._crop.region]
+        if self._air is None:
+            return None
+        return self._air.far_from_tissue(z)[self._crop.region]
 
-    def level(self, part: slice) -> Any:
-        """Return σ of the noise in some slices."""
-        return np.stack([self._level(z) for z in range(part.start, part.stop)])
-
-    def level_of(self, stage: Stage, number: int) -> Any:
+    def _level_of(self, stage: Stage, number: int) -> Floats:
         """Return σ for a layer of a stage, as an engine reads it: [window[0] + 3, J, I].
 
         Only the slice of the references' middles is filled. It is 0 where no groups are needed.
@@ -397,32 +303,12 @@ class Run:
         layer, first = stage.layer(number), stage.firsts[number]
         level = np.empty((layer.window[0] + SIDE - 1, *self.noisy.shape[1:]), np.float32)
         middle, z = level[layer.z + 1], first + layer.z + 1
-        needed = self._crop.references[self._number_of(stage)]
+        needed = self._crop.references[self.stages.index(stage)]
         middle[...] = 0
         middle[needed] = self._level(z)[needed]
-        if self._air is not None and stage.kind == "grouped":
-            np.copyto(middle, 0, where=self.air(z))
+        if (far := self._far_air(z)) is not None and stage.kind == "grouped":
+            np.copyto(middle, 0, where=far)
         return level
-
-
-@dataclass(frozen=True, eq=False)
-class Slab:
-    """Some slices of a result: arrays, or tensors on a device.
-
-    Attributes:
-        voxels: [n, J, I].
-        change: how far guides changed each voxel, in σ of the noise; None where no guide was used.
-    """
-
-    voxels: Any
-    change: Any = None
-
-    @property
-    def use(self) -> float:
-        """Root mean square of the change by guides, in σ of the noise."""
-        if self.change is None:
-            return 0.0
-        return float(np.sqrt(np.square(self.change, dtype=np.float64).mean()))
 
 
 class Held:
@@ -432,31 +318,16 @@ class Held:
     reads it meets the need: stages do not call one another, however many there are.
     """
 
-    def __init__(
-        self, stream: Iterator[Any], first: int, stack: Callable[[list[Any]], Any] = np.stack
-    ) -> None:
-        self._stream, self._first, self._end, self._stack = stream, first, first, stack
-        self._slices: deque[Any] = deque()
+    def __init__(self, stream: Iterator[Floats | Need], first: int) -> None:
+        self._stream, self._first, self._end = stream, first, first
+        self._slices: deque[Floats] = deque()
 
-    def passing(self) -> Iterator[Any]:
-        """Yield the stream to another reader, and keep its slices."""
-        for each in self._stream:
-            if not isinstance(each, Need):
-                self._keep(each)
-            yield each
-
-    def parts(self, part: slice) -> Iterator[Any]:
-        """Yield some slices, in parts, each after the need of it."""
-        for each in parts_of(part.start, part.stop):
-            yield Need(self, each.stop)
-            yield self.at(each.start, each.stop)
-
-    def at(self, first: int, end: int) -> Any:
+    def at(self, first: int, end: int) -> Floats:
         """Return some slices, [n, J, I]; reads on as far as needed."""
         self.read_to(end)
         if first < self._first:
             raise RuntimeError(f"slice {first} of a stream was let go")
-        return self._stack([self._slices[z - self._first] for z in range(first, end)])
+        return _stacked([self._slices[z - self._first] for z in range(first, end)])
 
     def read_to(self, end: int) -> None:
         """Read the stream up to a slice, excluded, and before it whatever that needs."""
@@ -480,7 +351,7 @@ class Held:
             self._slices.popleft()
             self._first += 1
 
-    def _keep(self, slab: Any) -> None:
+    def _keep(self, slab: Floats) -> None:
         self._slices.extend(slab)
         self._end += len(slab)
 
@@ -492,7 +363,7 @@ class Need(NamedTuple):
     end: int
 
 
-def met(stream: Iterator[Any]) -> Iterator[Any]:
+def met(stream: Iterator[Floats | Need]) -> Iterator[Floats]:
     """Yield the slices of a stream, and meet its needs."""
     for each in stream:
         if isinstance(each, Need):
@@ -593,10 +464,20 @@ def _untouched(shape: tuple[int, ...]) -> Floats:
     return np.frombuffer(memory, np.float32).reshape(shape)
 
 
-def in_memory(values: Any) -> Any:
-    """Return a tensor as an array in main memory; an array and None as they are."""
-    return values.cpu().numpy() if hasattr(values, "cpu") else values
-
-
 def _floats(values: Array) -> Floats:
     return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _stacked(slices: list[Floats]) -> Floats:
+    """Join slices to a slab; not copied if they are successive slices of one array."""
+    first, whole = slices[0], slices[0].base
+    shape = whole.shape[1:] if isinstance(whole, np.ndarray) else ()
+    if whole is None or shape != first.shape or whole.dtype != first.dtype:
+        return np.stack(slices)
+    if not whole.flags.c_contiguous:
+        return np.stack(slices)
+    start = (first.ctypes.data - whole.ctypes.data) // first.nbytes
+    slab: Floats = whole[start : start + len(slices)]
+    places = zip(slices, slab, strict=False)
+    is_slab = all(one.ctypes.data == other.ctypes.data for one, other in places)
+    return slab if len(slab) == len(slices) and is_slab else np.stack(slices)

@@ -1,6 +1,6 @@
 """Layers of block matching: reference blocks, their groups, and the arrays of their computation.
 
-`native_engine` and `torch_engine` compute them. Where only a region of slices is requested, a
+`native_engine` computes them. Where only a region of slices is requested, a
 crop of them is computed, bit for bit as in whole slices. Each stage of `block_matching` reads more
 than it yields, so that the crop is wider than the region. A reference that no voxel of the region
 depends on gets no group. All others are at the places, and in the bands, of a run over whole
@@ -26,23 +26,6 @@ TAPER: Floats = np.einsum("i,j,k->ijk", *(3 * [TAPER_LINE])).reshape(-1).astype(
 #: Multiple of two steps between references (1 to 4), where crops begin: every second row of
 #: references may be shifted.
 _GRID = 2 * math.lcm(1, 2, 3, 4)
-
-
-@dataclass(frozen=True, eq=False)
-class BlockGroups:
-    """Groups of similar blocks of a layer, in the order of their references: arrays or tensors.
-
-    Attributes:
-        index: [N, keep], place in the flat slab of each block's first voxel: the reference's, then
-            nearest first. A group with fewer candidates is filled up with its reference.
-        distance: [N, keep], squared differences of the pilot from the reference, summed over a
-            block.
-        level: [N], σ of the noise at the reference.
-    """
-
-    index: Any
-    distance: Any
-    level: Any
 
 
 @dataclass(frozen=True, eq=False)

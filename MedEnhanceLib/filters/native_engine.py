@@ -1,26 +1,19 @@
-"""The stages of `block_matching` in C: native/grouped.c, and planes.c between them."""
+"""The stages of `block_matching` in C: native/grouped.c, and planes.c between them.
+
+Python checks the arrays, C the numbers.
+"""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from MedEnhanceLib import native
-from MedEnhanceLib.core.arrays import Array, Floats
-from MedEnhanceLib.filters.layers import (
-    TAPER,
-    TAPER_LINE,
-    BlockGroups,
-    Layer,
-    LayerArrays,
-    StageKind,
-    places,
-)
+from MedEnhanceLib.core.arrays import Floats
+from MedEnhanceLib.filters.layers import TAPER, TAPER_LINE, Layer, LayerArrays, StageKind
 from MedEnhanceLib.native import CELLS, SIDE
 
 
@@ -36,11 +29,6 @@ class _LayerTask(ctypes.Structure):
         ("damp", ctypes.c_double),
         *((name, ctypes.c_void_p) for name in ("taper", "pilot", "level", "matched")),
         *((name, ctypes.c_void_p) for name in ("noisy", "spectrum", "total", "weight")),
-        *((name, ctypes.c_void_p) for name in ("weights", "changes")),
-        ("top", ctypes.c_double),
-        *((name, ctypes.c_int64) for name in ("weight_count", "width", "hidden", "layers")),
-        *((name, ctypes.c_void_p) for name in ("index", "distance", "sigma")),
-        *((name, ctypes.c_int64) for name in ("room", "count")),
     )
 
 
@@ -55,30 +43,8 @@ class _PlanesTask(ctypes.Structure):
     )
 
 
-@dataclass(frozen=True, eq=False)
-class NetworkWeights:
-    """The set network, as network.c reads it.
-
-    Attributes:
-        values: weights and biases in its order.
-        changes: [64], share of the residual of each frequency that is added.
-        width, hidden, layers: sizes of the network.
-    """
-
-    values: Floats
-    changes: Floats
-    width: int
-    hidden: int
-    layers: int
-
-
 class NativeEngine:
     """Engine that calls the compiled library; it checks the arrays, as C trusts their pointers."""
-
-    device: ClassVar[str] = "cpu"
-
-    def less(self) -> None:
-        """Return no engine that needs less memory of a device: this one needs none."""
 
     def __init__(self, library: native.Library) -> None:
         self.library = library
@@ -94,54 +60,22 @@ class NativeEngine:
         Raises ValueError where an argument is out of range or does not fit the others; MemoryError
         where C cannot allocate its own arrays.
         """
-        self._call(stage, layer, rows, vars(arrays) | {"taper": TAPER})
-
-    def run_network(
-        self,
-        weights: NetworkWeights,
-        top: float,
-        layer: Layer,
-        rows: range,
-        arrays: LayerArrays,
-    ) -> None:
-        """Add the residuals of the set network to the sums of a layer; thread-safe.
-
-        Args:
-            weights: of the network.
-            top: intensity of bright tissue.
-            layer: whose groups are searched in `matched`, the estimate.
-            rows: numbers of the rows of references, from 0.
-            arrays: inputs and sums; `pilot` is the estimate of the round before.
-        Raises as `run`.
-        """
-        tables = {"taper": TAPER, "weights": weights.values, "changes": weights.changes}
-        sizes: dict[str, Any] = {
-            "width": weights.width, "hidden": weights.hidden, "layers": weights.layers,
-            "weight_count": len(weights.values), "top": top,
-        }  # fmt: skip
-        self._call("network", layer, rows, vars(arrays) | tables, **sizes)
-
-    def match(self, layer: Layer, rows: range, *, pilot: Floats, level: Floats) -> BlockGroups:
-        """Search the groups of successive rows of references of a layer.
-
-        Args:
-            layer: whose groups are searched; its `damp` is not used.
-            rows: numbers of the rows of references, from 0.
-            pilot: the slab [window[0] + 3, ny, nx], of fewer than 2³¹ voxels.
-            level: σ of the noise, like the slab, ≥ 0; a reference without noise gets no group.
-        Raises as `run`.
-        """
-        places_along = partial(places, pilot.shape[2], layer.round.step)
-        room = len(rows) * max(len(places_along(is_shifted=odd)) for odd in (False, True))
-        groups = BlockGroups(
-            np.empty((room, layer.round.keep), np.int32),
-            np.empty((room, layer.round.keep), np.float32),
-            np.empty(room, np.float32),
-        )
-        into = {"index": groups.index, "distance": groups.distance, "sigma": groups.level}
-        arrays = {"pilot": pilot, "level": level, "matched": pilot}
-        count = self._call("match", layer, rows, arrays, into)
-        return BlockGroups(groups.index[:count], groups.distance[:count], groups.level[:count])
+        _, ny, nx = arrays.noisy.shape
+        slab, given = (layer.window[0] + SIDE - 1, ny, nx), vars(arrays) | {"taper": TAPER}
+        others = {"taper": (CELLS,), "spectrum": (CELLS,), "weight": (layer.window[0], ny, nx)}
+        for each, values in given.items():
+            _check(each, values, others.get(each, slab))
+        task = _LayerTask(
+            ctypes.sizeof(_LayerTask), ny, nx, layer.z, *layer.window, layer.round.step,
+            layer.number, rows.start, rows.stop,
+            layer.round.keep, layer.round.apart, layer.round.damp,
+            **{each: values.ctypes.data for each, values in given.items()},
+        )  # fmt: skip
+        status = self.library.call(stage, task)
+        if status == native.NO_MEMORY:
+            raise MemoryError("no memory for the compiled denoising filter")
+        if status:
+            raise ValueError(f"the compiled {stage} refuses its arguments")
 
     def planes(
         self,
@@ -177,37 +111,6 @@ class NativeEngine:
         )  # fmt: skip
         if self.library.call(name, task):
             raise MemoryError("no memory for the compiled denoising filter")
-
-    def _call(
-        self,
-        name: str,
-        layer: Layer,
-        rows: range,
-        arrays: Mapping[str, Floats],
-        into: Mapping[str, Array] | None = None,
-        **sizes: Any,
-    ) -> int:
-        """Call a function of grouped.c with checked arrays; returns the number of groups."""
-        _, ny, nx = next(iter(arrays.values())).shape
-        slab = (layer.window[0] + SIDE - 1, ny, nx)
-        tables = dict.fromkeys(("taper", "spectrum", "changes"), (CELLS,))
-        others = {**tables, "weight": (layer.window[0], ny, nx)}
-        others["weights"] = (sizes.get("weight_count", 0),)
-        for each, values in arrays.items():
-            _check(each, values, others.get(each, slab))
-        task = _LayerTask(
-            ctypes.sizeof(_LayerTask), ny, nx, layer.z, *layer.window, layer.round.step,
-            layer.number, rows.start, rows.stop,
-            layer.round.keep, layer.round.apart, layer.round.damp,
-            room=len(into["sigma"]) if into else 0, **sizes,
-            **{each: values.ctypes.data for each, values in {**arrays, **(into or {})}.items()},
-        )  # fmt: skip
-        status = self.library.call(name, task)
-        if status == native.NO_MEMORY:
-            raise MemoryError("no memory for the compiled denoising filter")
-        if status:
-            raise ValueError(f"the compiled {name} refuses its arguments")
-        return int(task.count)
 
 
 def _check(name: str, values: Floats, shape: tuple[int, ...]) -> None:

@@ -20,18 +20,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, reduce
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import WHOLE, Array, Floats, Mask, Region, extremes, let_go, widened
+from MedEnhanceLib.core.arrays import WHOLE, Array, Floats, Mask, Region, extremes, let_go
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.native import SIDE
 from MedEnhanceLib.noise.estimate import NoiseEstimate
 from MedEnhanceLib.noise.tissue_blocks import AIR_MEAN
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/harm.py.
 #: Values that are examined, in a slice and in the volume; least share of its voxels in blocks.
@@ -212,31 +209,6 @@ class Air:
         if noise.air is None or noise.air > _MOST_OF_TISSUE * noise.level:
             return None
         return cls(voxels, _MOST_OF_MEAN * AIR_MEAN * noise.air, _MOST_OF_VALUES * noise.air)
-
-    def far_in(self, part: slice, slices: Callable[[slice], Tensor]) -> Tensor:
-        """Mask the same in some slices at once, on a device, [n, J, I].
-
-        slices: returns slices of the volume as a tensor.
-        """
-        from torch.nn import functional as F  # noqa: N812 - the field's own short name
-
-        around = widened(part, _SLICES_FAR, self.voxels.shape[0])
-        planes = slices(around)
-        rows, columns = planes.shape[1:]
-        padded = F.pad(planes[None], (0, -columns % _SIDE, 0, -rows % _SIDE), mode="replicate")[0]
-        cells = padded.view(len(planes), -1, _SIDE, padded.shape[2] // _SIDE, _SIDE)
-        is_air = (cells.mean((2, 4)) < self._mean) & (cells.amax((2, 4)) < self._largest)
-        air, before = is_air.float(), None
-        reached = air.clone()
-        reached[:, 1:-1, 1:-1] = 0
-        while before is None or not reached.equal(before):  # once, unless the air winds
-            for _ in range(max(air.shape[1:])):
-                before, reached = reached, F.max_pool2d(reached, 3, 1, 1) * air
-        reach = _SLICES_FAR, _CELLS_FAR, _CELLS_FAR
-        others = F.max_pool3d(1 - reached[None], [2 * r + 1 for r in reach], 1, reach)[0]
-        far = others[part.start - around.start :][: part.stop - part.start] == 0
-        far = far[:, :, None, :, None].expand(-1, -1, _SIDE, -1, _SIDE)
-        return far.flatten(3).flatten(1, 2)[:, :rows, :columns]
 
     def _far_from_tissue(self, z: int) -> Mask:
         """Mask the air of slice z with nothing else near, [J, I]."""

@@ -282,8 +282,6 @@ class Ledger:
         """
         state = self._state_of(item)
         without = [names for n in range(4) for names in itertools.combinations(_LET_IN, n)]
-        if "guide" in self._stated:  # they let guides in, too
-            without = without[:1]
         keys = []
         for names in without:
             options = as_json({"task": self.task, **_without(self._stated, names)})
@@ -296,7 +294,7 @@ class Ledger:
         path = Path(item.source)
         try:
             members = [Path(file) for file in item.files]
-            if not members or "guide" in self._stated:  # another series may become the guide
+            if not members:
                 # A folder's own time changes with its files' names, not with their bytes.
                 others = path.iterdir() if path.is_dir() else [path, *gradient_tables_of(path)]
                 members += sorted({*others} - {*members}) if path.is_dir() else others

@@ -28,6 +28,7 @@ from MedEnhanceLib.jobs.dicom import LabelMap, Objects
 from MedEnhanceLib.runtime.dependencies import load_packages
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.texts import text
+from MedEnhanceLib.slices.slice_plan import plan_slices, refuse_other_options
 
 #: Limits of every enhancer for CT, measured with planted lesions (docs/results.md): by default, and
 #: with `for_viewing`.
@@ -86,7 +87,6 @@ def enhance_volume(
     volume: Volume,
     config: EnhanceConfig,
     *,
-    guide: Sequence[Volume] = (),
     segmenter: SegmentConfig | None = None,
     frame: int | None = None,
     box: Mapping[str, tuple[int, int]] | None = None,
@@ -96,12 +96,13 @@ def enhance_volume(
     on_draft: Callable[[Array], None] | None = None,
     monitor: Monitor,
 ) -> Enhanced:
-    """Enhance in memory, then segment for a `segmenter`; raises as `denoise.enhance` does.
+    """Remove noise or make thin slices, in memory, then segment for a `segmenter`.
+
+    Raises as `denoise.enhance` and `slices.thin_slices.enhance_slices` do.
 
     Args:
         volume: as in `denoise.enhance`.
         config: likewise.
-        guide: likewise; empty for none.
         segmenter: labels the result, which must have one frame (give `frame`); None: no labels.
             If it refuses the volume, that is a warning; a missing one is an error at once.
         frame: as in `denoise.enhance`.
@@ -119,23 +120,26 @@ def enhance_volume(
     if against is not None:
         check_second(single, against)
     if segmenter is not None:
-        load_packages("torch", purpose="Enhancing a volume", monitor=monitor)
+        load_packages("torch", purpose="Segmenting a volume", monitor=monitor)
         single = single.single("Give frame to segment one of them, or leave the segmentation out.")
         with _refusal_as_warning(besides, single, monitor):
             head = gradprom.open_head_for(single, segmenter, monitor)
     share = 1 / (1 + _HEAD_PASSES) if head else 1.0
     part = monitor.part(0.0, share)
-    result = denoise.enhance(
-        volume,
-        config,
-        guide=guide or None,
-        frame=frame,
-        cache=cache,
-        scratch=scratch,
-        on_draft=on_draft,
-        monitor=part,
-        **(box or {}),
-    )
+    if config.task == "slices":
+        refuse_other_options(config, slices=(box or {}).get("slices"))
+        result = _thin_slices_of(volume if frame is None else volume.frame(frame), config, part)
+    else:
+        result = denoise.enhance(
+            volume,
+            config,
+            frame=frame,
+            cache=cache,
+            scratch=scratch,
+            on_draft=on_draft,
+            monitor=part,
+            **(box or {}),
+        )
     is_guess = volume.modality_is_guess and config.scanner is None
     taken_as["guessed_modality"] = result.volume.modality if is_guess else ""
     if any(taken_as.values()):
@@ -155,6 +159,14 @@ def enhance_volume(
     result = replace(result, measured=result.measured | besides, seconds=time.monotonic() - began)
     requested = {**(box or {}), **({} if frame is None else {"frame": frame})}
     return replace(result, record=_record_of(result, config, segmenter, requested))
+
+
+def _thin_slices_of(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> Enhanced:
+    plan_slices(volume, config)  # refuses before PyTorch is loaded
+    load_packages("torch", purpose="Making thin slices", monitor=monitor)
+    from MedEnhanceLib.slices.thin_slices import enhance_slices
+
+    return enhance_slices(volume, config, monitor)
 
 
 @contextmanager
@@ -243,22 +255,17 @@ def _record_of(
     return {"config": options, "results": results}
 
 
-def manifest_of(
-    result: Enhanced, volume: Volume, guides: Sequence[Volume], warnings: Sequence[str]
-) -> dict[str, Any]:
+def manifest_of(result: Enhanced, volume: Volume, warnings: Sequence[str]) -> dict[str, Any]:
     """Make the manifest of an enhancement in memory.
 
     Args:
         result: with its record.
         volume: the input.
-        guides: of the run.
         warnings: of the run.
     """
-    roles = ["input", "guide", *(f"guide {number}" for number in range(2, len(guides) + 1))]
-    files = {role: each.path for role, each in zip(roles, [volume, *guides], strict=False)}
     return make_manifest(
         "enhanced",
-        inputs=files,
+        inputs={"input": volume.path},
         device=result.device,
         seconds=result.seconds,
         model=result.model,

@@ -16,8 +16,6 @@ from MedEnhanceLib.io.atomic import entry_of, refuse_existing, refuse_unwritable
 from MedEnhanceLib.io.formats import CONTAINER, listed, voxel_endings, written_format
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Stands for the best guide beside the volume.
-AUTO = "auto"
 #: Help for files that are read, and that are written.
 _INPUT_FILE = (
     f"input volume: a file ({', '.join(io.READABLE)}, {CONTAINER}); of DICOM a folder, a file, a "
@@ -95,44 +93,37 @@ class OutputParams(Params):
 
 
 class KeptVolumes:
-    """Volumes that a worker keeps between jobs: the input and the guide that were read last.
-
-    A second preview then computes its slices only.
-    """
+    """The volume that a worker keeps between jobs: a second preview computes its slices only."""
 
     def __init__(self) -> None:
-        self._kept: dict[Hashable, tuple[Volume, denoise.VolumeCache]] = {}
+        self._key: Hashable = None
+        self._kept: tuple[Volume, denoise.VolumeCache] | None = None
 
     def load(
         self, params: VolumeParams, *, keep: bool, scratch: Path | None = None, monitor: Monitor
     ) -> tuple[Volume, denoise.VolumeCache | None]:
         """Return the volume of `params`, and its measurements by earlier jobs (None if not kept).
 
-        A kept volume is not read again unless its file has changed. Another one is read and, with
-        `keep`, kept without measurements in place of the least recently used of two.
+        The kept volume is not read again unless its file has changed. Another one is read and, with
+        `keep`, kept without measurements in its place.
 
         Args:
             params: input file and how it is read.
-            keep: whether a volume that is read now is kept; if not, the kept ones are dropped, as
-                the job may need their memory.
+            keep: whether a volume that is read now is kept; if not, the kept one is dropped, as
+                the job may need its memory.
             scratch: as in `io.load`.
             monitor: receives progress.
         """
         key = _key_of(params)
-        if key in self._kept:
-            self._kept[key] = self._kept.pop(key)
-        else:
-            if not keep:
-                self._kept.clear()
-            elif len(self._kept) > 1:
-                del self._kept[next(iter(self._kept))]
+        if self._kept is None or key is None or key != self._key:
+            self._key = self._kept = None
             volume = params.load(monitor, scratch)
             # A file that was replaced while it was read now has another key.
             if not keep or key is None or key != _key_of(params):
                 return volume, None
-            self._kept[key] = volume, denoise.VolumeCache()
+            self._key, self._kept = key, (volume, denoise.VolumeCache())
         monitor.progress(1.0, "loading the volume")
-        return self._kept[key]
+        return self._kept
 
 
 def _key_of(params: VolumeParams) -> Hashable:
@@ -219,15 +210,14 @@ def manifest_path(output: Path) -> Path:
 
 
 def inputs_of(params: Params) -> dict[str, Path]:
-    """List the files and folders that parameters declare to be read: "guide", "guide 2", …"""
+    """List the files and folders that parameters declare to be read, by name: "input", …"""
     places: dict[str, Path] = {}
     for source in options_of(type(params)):
         value = getattr(params, source.name) if source.about.place == "input" else None
         paths = [place for place in (value if isinstance(value, list) else [value]) if place]
         for number, place in enumerate(paths, 1):
-            if place != AUTO:
-                path = Path(place) if Path(place).name else Path(place).absolute()  # "." has a name
-                places[source.name if number == 1 else f"{source.name} {number}"] = path
+            path = Path(place) if Path(place).name else Path(place).absolute()  # "." has a name
+            places[source.name if number == 1 else f"{source.name} {number}"] = path
     return places
 
 

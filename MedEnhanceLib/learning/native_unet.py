@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from MedEnhanceLib import native
-from MedEnhanceLib.core.arrays import Array, Floats, Mask
+from MedEnhanceLib.core.arrays import Array, Floats
 
 _MOST_LEVELS = 6
-#: As in unet.c: rows of which the same columns are needed.
-_BAND = 8
 #: Bytes of a line of the processor's cache, at whose multiples its memory starts.
 _LINE = 64
 
@@ -26,7 +24,7 @@ class _UNetTask(ctypes.Structure):
         ("widths", ctypes.c_int64 * _MOST_LEVELS),
         ("weights", ctypes.c_void_p),
         ("weight_count", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("input", "change", "needed", "network", "memory")),
+        *((name, ctypes.c_void_p) for name in ("input", "change", "network", "memory")),
         *((name, ctypes.c_int64) for name in ("network_size", "size")),
     )
 
@@ -60,14 +58,8 @@ class NativeUNet:
         self._call(task)  # packs the weights
         self._free: list[tuple[_UNetTask, Array]] = []
 
-    def change(self, images: Floats, needed: Mask | None = None) -> Floats:
-        """Compute a change, [M, W], from images [channels, M, W].
-
-        Args:
-            images: of any size.
-            needed: [M, W], where the change is needed, with the same bits as without; it is 0
-                elsewhere.
-        """
+    def change(self, images: Floats) -> Floats:
+        """Compute a change, [M, W], from images [channels, M, W] of any size."""
         images = np.ascontiguousarray(images, np.float32)
         channels, rows, columns = images.shape
         if channels != self.channels:
@@ -79,39 +71,10 @@ class NativeUNet:
         if (task.rows, task.columns) != (rows, columns):
             task, memory = self._new_task(rows, columns)
         change = np.empty((rows, columns), np.float32)
-        mask = np.ones((rows, columns), np.bool_) if needed is None else needed
-        bands = _columns_of(mask, columns)
         task.input, task.change = images.ctypes.data, change.ctypes.data
-        task.needed = bands.ctypes.data
         self._call(task)
         self._free.append((task, memory))
-        if needed is not None:
-            change[~needed] = 0
         return change
-
-    def region(self, part: slice, size: int, around: int = 0) -> slice:
-        """Widen a part of an axis so that images of the result give the same change in the part.
-
-        The bits are the same as with images of the whole axis. In single precision a result begins
-        at a border of tiles at all levels, and a pixel depends, by rounding, on all of its tile
-        (`side_at` in unet.c).
-
-        Args:
-            part: in which the change is needed.
-            size: pixels of the axis.
-            around: pixels to each side that a pixel of the images depends on.
-        """
-        is_tiled = self._library.width not in native.BFLOAT_WIDTHS
-        sides = [(4 if level < 2 else 2) if is_tiled else 1 for level in range(len(self.widths))]
-        reaches = [max(2, side) << level for level, side in enumerate(sides)]  # of a block
-        start, stop = part.start - 1, part.stop + 1  # as the last convolution sees
-        for level, reach in enumerate(reaches):
-            side, blocks = sides[level] << level, level < len(sides) - 1
-            start = start // side * side - reach * blocks
-            stop = -(-stop // side) * side + reach * blocks
-        down = self.depth * sum(reaches) + 1 + around  # with the first convolution
-        multiple = max(side << level for level, side in enumerate(sides))
-        return slice(max(0, (start - down) // multiple * multiple), min(size, stop + down))
 
     def _new_task(self, rows: int, columns: int) -> tuple[_UNetTask, Array]:
         """Return a task for images of a size, and its memory."""
@@ -132,18 +95,6 @@ class NativeUNet:
     def _call(self, task: _UNetTask) -> None:
         if self._library.call("unet", task):
             raise ValueError("the compiled unet refuses its arguments")
-
-
-def _columns_of(needed: Mask, columns: int) -> Array:
-    """Return the first and the last column, excluded, that are needed in each band of rows.
-
-    Args:
-        needed: [M, W].
-        columns: of the image.
-    """
-    bands = np.logical_or.reduceat(needed, np.arange(0, len(needed), _BAND), axis=0)
-    first, after = bands.argmax(1), columns - bands[:, ::-1].argmax(1)
-    return np.stack([first, np.where(bands.any(1), after, 0)], 1).astype(np.int32)
 
 
 def _zeros(size: int) -> Array:

@@ -1,4 +1,4 @@
-"""Loads and checks the compiled library; without it PyTorch denoises.
+"""Loads and checks the compiled library, which removes noise and decodes lossless files.
 
 One shared library is in this folder, built by `build.py` from the C files beside it. It has each
 function once for every vector width of the processor family; the widest that this processor
@@ -27,8 +27,8 @@ WIDTHS = ("plain", "avx2", "avx512", "bf16", "amx")
 #: Widths at which networks are in bfloat16.
 BFLOAT_WIDTHS = ("bf16", "amx")
 #: Consequences of a missing library, for messages; the ratio of CPU time is measured.
-_SLOWER = (
-    "denoising takes about six times as long, reading lossless files about fifteen times, and "
+_WITHOUT = (
+    "noise cannot be removed, reading lossless files takes about fifteen times as long, and "
     "lossless files that are written are larger"
 )
 HERE = Path(__file__).resolve().parent
@@ -100,7 +100,7 @@ def find(folder: Path) -> tuple[Library | None, str]:
             return library, f"compiled, {_LABELS[library.width]}"
     has_compiler = any(map(build.answers, build.compilers()))
     remedy = _BUILD if has_compiler else f"{_COMPILER} && {_BUILD}"
-    return None, f"{problem}: {_SLOWER}. Run: {remedy}"
+    return None, f"{problem}: {_WITHOUT}. Run: {remedy}"
 
 
 def load(
@@ -123,9 +123,9 @@ def load(
     return library
 
 
-def require(purpose: str) -> Library:
+def require(purpose: str, *, monitor: Monitor | None = None) -> Library:
     """Load the library; raises DependencyError, with the command that builds it."""
-    library, state = _find_or_build(HERE)
+    library, state = _find_or_build(HERE, monitor=monitor)
     if library is None:
         raise DependencyError(f"{purpose} needs the compiled library", f"It is {state}")
     return library

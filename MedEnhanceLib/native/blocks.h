@@ -1,5 +1,5 @@
-/* Layers of reference blocks of 4 x 4 x 4 voxels, and the search for groups of similar blocks: shared
- * by the stages of the filter (grouped.c) and the set network (network.c). */
+/* Layers of reference blocks of 4 x 4 x 4 voxels, and the search for groups of similar blocks, which
+ * grouped.c filters. */
 #ifndef MEDENHANCE_BLOCKS_H
 #define MEDENHANCE_BLOCKS_H
 
@@ -39,28 +39,14 @@ struct layer_task {
   int64_t keep;     /* blocks in a group, 1 to 64 */
   int64_t apart;    /* least distance of candidates from the reference */
   double damp;      /* factor on the variance of the noise; native_threshold: threshold in sigma */
-  const float *taper; /* [64]: weight of each voxel of a block; for the two stages */
+  const float *taper; /* [64]: weight of each voxel of a block */
   const float *pilot, *level;
   const float *matched; /* what blocks are compared in; the pilot itself, or another image */
-  /* For the two stages: */
   const float *noisy;
   const float *spectrum; /* [64]: variance of each frequency in units of level squared, > 0 */
   float *total;          /* sums of weighted blocks */
   float *weight;         /* [window_z][ny][nx]: weights of the blocks by starting place */
-  /* For native_network: the noisy slab and `pilot` as above, the estimate in `matched` */
-  const float *weights; /* [weight_count], in the order in which `lay_out` of network.c reads them */
-  const float *changes; /* [64]: share of the residual of each frequency that is added */
-  double top;           /* intensity of bright tissue */
-  int64_t weight_count, width, hidden, layers; /* sizes of the network */
-  /* For native_match: */
-  int32_t *index;  /* [room][keep]: places in the slab of the blocks' first voxels */
-  float *distance; /* [room][keep]: squared distances from the reference, over a whole block */
-  float *sigma;    /* [room]: of the noise at the reference */
-  int64_t room;    /* groups that these arrays hold */
-  int64_t count;   /* groups so far; from 0 */
 };
-
-struct network;
 
 struct workspace {
   float distance[ROWS][LANES];
@@ -75,7 +61,6 @@ struct workspace {
   float root[CELLS], inverse_root[CELLS];
   float mask[MOST_KEPT];
   float bound; /* of the distances for the reference before, at which the search begins */
-  struct network *network; /* of native_network */
   void *start; /* of the allocation */
 };
 
@@ -118,11 +103,8 @@ static int fits(const struct layer_task *t) {
   if (t->window_x < 1 || t->window_x > WINDOW_X || t->window_x > t->nx - 3) return 0;
   if (t->step < 1 || t->step > SIDE || t->layer < 0) return 0;
   if (t->keep < 1 || t->keep > MOST_KEPT || t->apart < 0 || !(t->damp > 0)) return 0;
+  if (!t->noisy || !t->spectrum || !t->taper || !t->total || !t->weight) return 0;
   return t->row_from >= 0 && t->row_to >= t->row_from;
-}
-
-static int is_stage(const struct layer_task *t) {
-  return fits(t) && t->noisy && t->spectrum && t->taper && t->total && t->weight;
 }
 
 /* ---- block matching ---------------------------------------------------------------------- */
@@ -296,8 +278,8 @@ static float level_at(const struct layer_task *t, int64_t y, int64_t x) {
 static const float LEAST_LEVEL = 1e-10f;
 
 /* Matches the group of each reference that has noise, and passes it on with its size and σ. */
-static void for_each_group(struct workspace *w, struct layer_task *t,
-                           void (*use)(struct workspace *, struct layer_task *, int, float)) {
+static void for_each_group(struct workspace *w, const struct layer_task *t,
+                           void (*use)(struct workspace *, const struct layer_task *, int, float)) {
   const int is_odd = (int)(t->layer & 1);
   const int64_t rows = references(t->ny - 3, t->step, is_odd);
   for (int64_t row = t->row_from; row < t->row_to && row < rows; row++) {

@@ -1,5 +1,5 @@
-/* Two denoising stages over blocks of 4 x 4 x 4 voxels, and the search for groups of similar ones
- * alone; filters/block_matching.py has method and sources, filters/torch_engine.py does the same.
+/* Two denoising stages over blocks of 4 x 4 x 4 voxels; filters/block_matching.py has method and
+ * sources.
  *
  * A call computes some rows of reference blocks of one layer (reference blocks that start in one
  * slice). The stages add to sums of the layer. The caller adds layers in order, so that neither
@@ -247,7 +247,7 @@ static NATIVE_INLINE void add_blocks(struct workspace *w, const struct layer_tas
   }
 }
 
-static void filter_and_add(struct workspace *w, struct layer_task *t, int n, float sigma) {
+static void filter_and_add(struct workspace *w, const struct layer_task *t, int n, float sigma) {
   const int count = (n + LANES - 1) / LANES * LANES, usual = 2 * LANES;
   if (n == usual) { /* compiled with these sizes */
     filter_group(w, t, usual, usual, sigma);
@@ -258,8 +258,8 @@ static void filter_and_add(struct workspace *w, struct layer_task *t, int n, flo
   }
 }
 
-NATIVE_EXPORT int32_t NATIVE_NAME(native_grouped)(struct layer_task *t) {
-  if (!is_stage(t)) return NATIVE_BAD_ARGUMENT;
+NATIVE_EXPORT int32_t NATIVE_NAME(native_grouped)(const struct layer_task *t) {
+  if (!fits(t)) return NATIVE_BAD_ARGUMENT;
   struct workspace *w = new_workspace();
   if (!w) return NATIVE_NO_MEMORY;
   for (int f = 0; f < CELLS; f++) {
@@ -271,31 +271,9 @@ NATIVE_EXPORT int32_t NATIVE_NAME(native_grouped)(struct layer_task *t) {
   return NATIVE_DONE;
 }
 
-/* A small group is filled up with its reference. */
-static void write_group(struct workspace *w, struct layer_task *t, int n, float sigma) {
-  const int64_t at = t->count++, keep = t->keep;
-  if (at >= t->room) return;
-  t->sigma[at] = sigma;
-  for (int64_t g = 0; g < keep; g++) {
-    t->index[at * keep + g] = (int32_t)w->offset[g < n ? g : 0];
-    t->distance[at * keep + g] = 0 < g && g < n ? w->best[g] : 0;
-  }
-}
-
-/* The groups alone, in the order of their references. */
-NATIVE_EXPORT int32_t NATIVE_NAME(native_match)(struct layer_task *t) {
-  if (!fits(t) || t->count || !t->index || !t->distance || !t->sigma) return NATIVE_BAD_ARGUMENT;
-  if ((t->window_z + 3) * t->ny * t->nx > INT32_MAX) return NATIVE_BAD_ARGUMENT;
-  struct workspace *w = new_workspace();
-  if (!w) return NATIVE_NO_MEMORY;
-  for_each_group(w, t, write_group);
-  delete_workspace(w);
-  return t->count <= t->room ? NATIVE_DONE : NATIVE_BAD_ARGUMENT;
-}
-
 /* The first stage: each block alone, with its coefficients thresholded. */
 NATIVE_EXPORT int32_t NATIVE_NAME(native_threshold)(const struct layer_task *t) {
-  if (!is_stage(t)) return NATIVE_BAD_ARGUMENT;
+  if (!fits(t)) return NATIVE_BAD_ARGUMENT;
   struct workspace *w = new_workspace();
   if (!w) return NATIVE_NO_MEMORY;
   const float damp = (float)t->damp;

@@ -1,4 +1,4 @@
-/* Sums of blocks in slices, between the stages of the filter; filters/tensor_run.py does the same. */
+/* Sums of blocks in slices, between the stages of the filter. */
 #include <stdlib.h>
 
 #include "native.h"

@@ -12,16 +12,13 @@ enum {
   MOST_DEPTH = 16,
   MOST_WIDTH = 4096,
   GROWN = 4,
-  BAND = 8, /* rows, of which the same columns are needed */
   PLACES = 36, /* of a tile, at most */
   TILES = 24,  /* that are transformed at once, so that they stay in the cache */
   TILES_AT_ONCE = WIDTH == 16 ? 8 : WIDTH == 8 ? 6 : 4, /* whose sums fit the registers */
 };
 
-/* Pixels along the side of a tile at a level. With tiles of 4, a pixel depends, by rounding, on all
- * pixels of its tile, with tiles of 2 only on those of the convolution: at lower levels, where a
- * pixel is many of the image, regions that equal the whole image would become too large. As
- * `NativeUNet.region` in learning/native_unet.py assumes. */
+/* Pixels along the side of a tile at a level: tiles of 4 need fewer multiplications, tiles of 2 fewer
+ * pixels, of which lower levels have few. */
 static int side_at(int level) { return level < 2 ? 4 : 2; }
 
 /* As `_UNetTask` in learning/native_unet.py. */
@@ -33,8 +30,7 @@ struct unet_task {
   const float *weights; /* [weight_count], in the order of `read_network`; NULL: they are read */
   int64_t weight_count;
   const float *input;   /* [channels][rows][columns] */
-  float *change;        /* [rows][columns], 0 where it is not needed */
-  const int32_t *needed; /* [(rows + BAND - 1) / BAND][2]: columns, first and stop, of each band */
+  float *change;        /* [rows][columns] */
   char *network;        /* [network_size], zeros before the first call; shared by threads */
   char *memory;         /* [size], zeros before the first call with an image of this size */
   int64_t network_size, size;
@@ -68,18 +64,6 @@ struct unet {
 struct images {
   struct image input, features[MOST_LEVELS], inside[MOST_LEVELS]; /* inside: of blocks */
   float *tiles, *sums; /* of TILES tiles, transformed */
-  const int32_t *needed; /* of the task */
-  int bands;
-};
-
-/* Columns of some rows, stop excluded. */
-struct part {
-  int first, stop;
-};
-
-/* What is computed of a layer's output: `reach` pixels of the input more than what is needed. */
-struct extent {
-  int level, reach;
 };
 
 static NATIVE_INLINE number *pixel(const struct image *image, int64_t y, int64_t x) {
@@ -161,7 +145,6 @@ static struct images lay_out(struct unet_task *t) {
   const int64_t rows = (t->rows + side - 1) / side * side;
   const int64_t columns = (t->columns + side - 1) / side * side;
   int64_t most = t->channels;
-  images.needed = t->needed, images.bands = (int)((t->rows + BAND - 1) / BAND);
   images.input = image_of(&r, rows, columns, t->channels);
   for (int level = 0; level < t->levels; level++) {
     images.features[level] = image_of(&r, rows >> level, columns >> level, t->widths[level]);
@@ -172,25 +155,6 @@ static struct images lay_out(struct unet_task *t) {
   images.sums = take_memory(&r, HAS_BFLOAT ? 0 : sizeof(float) * PLACES * TILES * PAD);
   t->size = (int64_t)r.size;
   return images;
-}
-
-/* The columns to compute in `rows` rows from `y` on. */
-static struct part part_of(const struct images *images, struct extent extent, int y, int rows) {
-  const int top = (y << extent.level) - extent.reach, columns = images->input.columns;
-  const int bottom = ((y + rows) << extent.level) + extent.reach;
-  struct part part = {columns, 0};
-  for (int band = top < 0 ? 0 : top / BAND; band < images->bands && band * BAND < bottom; band++) {
-    const int32_t *near = images->needed + 2 * band;
-    if (near[0] >= near[1]) continue;
-    if (near[0] < part.first) part.first = near[0];
-    if (near[1] > part.stop) part.stop = near[1];
-  }
-  if (part.first >= part.stop) return (struct part){0, 0};
-  part.first -= extent.reach, part.stop += extent.reach;
-  if (part.first < 0) part.first = 0;
-  /* The padding of the input, which the last columns depend on, is beyond them. */
-  if (part.stop > columns) part.stop = columns;
-  return (struct part){part.first >> extent.level, ((part.stop - 1) >> extent.level) + 1};
 }
 
 enum end { STORE, RECTIFY, ADD };
@@ -204,8 +168,7 @@ static NATIVE_INLINE void finish(number *out, vector value, enum end end) {
 
 /* Applies a layer to pixels `step` apart; its outputs go to pixels `spread` apart, from (y, x) on. */
 static NATIVE_INLINE void apply(const struct layer *l, const struct image *from, int step,
-                                const struct image *to, int spread, int y, int x,
-                                const struct images *images, struct extent extent, enum end end) {
+                                const struct image *to, int spread, int y, int x, enum end end) {
   _Alignas(64) float sums[PAD][PAD];
   const int64_t between = from->channels, line = (from->columns + 2) * between;
   struct rows rows = {.between = step * between};
@@ -214,11 +177,10 @@ static NATIVE_INLINE void apply(const struct layer *l, const struct image *from,
     rows.taps[tap] = (tap / side + first) * line + (tap % side + first) * between;
   }
   for (int j = 0; j < from->rows / step; j++) {
-    const struct part out = part_of(images, extent, j * spread, spread);
-    const int first = out.first / spread, stop = (out.stop + spread - 1) / spread;
+    const int stop = from->columns / step;
     for (int c = 0; c < l->outputs; c += PAD) {
       const number *weights = l->weights + (int64_t)c * l->inputs * l->taps;
-      for (int i = first; i < stop; i += PAD) {
+      for (int i = 0; i < stop; i += PAD) {
         product(sums, pixel(from, j * step, i * step), &rows, l, weights);
         const int count = stop - i < PAD ? stop - i : PAD;
         for (int q = 0; q < count; q++) {
@@ -233,8 +195,9 @@ static NATIVE_INLINE void apply(const struct layer *l, const struct image *from,
 
 #if HAS_BFLOAT
 static void convolve(const convolution *c, const struct image *from, const struct image *to,
-                     const struct images *images, struct extent extent, enum end end) {
-  apply(c, from, 1, to, 1, 0, 0, images, extent, end);
+                     const struct images *images, enum end end) {
+  (void)images;
+  apply(c, from, 1, to, 1, 0, 0, end);
 }
 #else
 /* Transforms a line of side + 2 pixels, `step` apart; results are `spread` apart. */
@@ -342,17 +305,15 @@ static NATIVE_INLINE void compute_tiles(int side, const convolution *c, const st
 
 static NATIVE_INLINE void convolve_by(int side, const convolution *c, const struct image *from,
                                       const struct image *to, const struct images *images,
-                                      struct extent extent, enum end end) {
+                                      enum end end) {
   int at[TILES][2], count = 0;
-  for (int y = 0; y < from->rows; y += side) {
-    const struct part part = part_of(images, extent, y, side);
-    for (int x = part.first / side * side; x < part.stop; x += side) {
+  for (int y = 0; y < from->rows; y += side)
+    for (int x = 0; x < from->columns; x += side) {
       at[count][0] = y, at[count][1] = x;
       if (++count < TILES) continue;
       compute_tiles(side, c, from, to, images, at, count, end);
       count = 0;
     }
-  }
   compute_tiles(side, c, from, to, images, at, count, end);
 }
 
@@ -360,26 +321,16 @@ static NATIVE_INLINE void convolve_by(int side, const convolution *c, const stru
  * products, place by place, give side^2 pixels. Tiles of 4 take a quarter of the multiplications.
  * Source: Lavin and Gray, Fast algorithms for convolutional neural networks, arXiv 1509.09308. */
 static void convolve(const convolution *c, const struct image *from, const struct image *to,
-                     const struct images *images, struct extent extent, enum end end) {
-  if (c->side == 4) convolve_by(4, c, from, to, images, extent, end);
-  else convolve_by(2, c, from, to, images, extent, end);
+                     const struct images *images, enum end end) {
+  if (c->side == 4) convolve_by(4, c, from, to, images, end);
+  else convolve_by(2, c, from, to, images, end);
 }
 #endif
 
-/* Pixels of the input that a block reads beyond its output, with those of whole tiles. */
-static int reach_of(int level) { return 2 * side_at(level) << level; }
-
-/* Takes pixels from the reach of an extent. */
-static struct extent less(struct extent *e, int pixels) {
-  e->reach -= pixels;
-  return *e;
-}
-
-static void apply_block(const struct block *b, const struct images *images, struct extent extent) {
-  const struct image *features = images->features + extent.level, *inside = images->inside + extent.level;
-  const struct extent more = {extent.level, extent.reach + (side_at(extent.level) << extent.level)};
-  convolve(&b->one, features, inside, images, more, RECTIFY);
-  convolve(&b->two, inside, features, images, extent, ADD);
+static void apply_block(const struct block *b, const struct images *images, int level) {
+  const struct image *features = images->features + level, *inside = images->inside + level;
+  convolve(&b->one, features, inside, images, RECTIFY);
+  convolve(&b->two, inside, features, images, ADD);
 }
 
 /* Copies the input; what lies beyond its last row and column repeats these. */
@@ -406,13 +357,11 @@ static void write_change(const struct unet_task *t, const struct layer *l, const
   _Alignas(64) float weights[MOST_TAPS * MOST_WIDTH];
   const struct image *from = images->features;
   const int64_t line = (int64_t)(from->columns + 2) * from->channels;
-  memset(t->change, 0, (size_t)(t->rows * t->columns) * sizeof *t->change);
   for (int tap = 0; tap < 9; tap++)
     for (int i = 0; i < l->inputs; i++)
       weights[tap * l->inputs + i] = value_of(l->weights[tap * l->inputs * PAD + place_of_weight(0, i)]);
-  for (int y = 0; y < t->rows; y++) {
-    const struct part part = part_of(images, (struct extent){0, 0}, y, 1);
-    for (int x = part.first; x < part.stop && x < t->columns; x++) {
+  for (int y = 0; y < t->rows; y++)
+    for (int x = 0; x < t->columns; x++) {
       vector near = {0}, far = {0};
       const float *next = weights;
       for (int tap = 0; tap < 9; tap++) {
@@ -424,7 +373,6 @@ static void write_change(const struct unet_task *t, const struct layer *l, const
       }
       t->change[y * t->columns + x] = sum_of_lanes(near + far) + l->bias[0];
     }
-  }
 }
 
 static int is_valid(const struct unet_task *t) {
@@ -434,7 +382,7 @@ static int is_valid(const struct unet_task *t) {
   if (t->levels < 1 || t->levels > MOST_LEVELS) return 0;
   for (int i = 0; i < t->levels; i++)
     if (t->widths[i] < 1 || t->widths[i] > MOST_WIDTH) return 0;
-  return t->weights || (t->network && (!t->memory || (t->input && t->change && t->needed)));
+  return t->weights || (t->network && (!t->memory || (t->input && t->change)));
 }
 
 /* With `weights` it fills the network, else it applies it; without the memory of either it only
@@ -445,26 +393,20 @@ NATIVE_EXPORT int32_t NATIVE_NAME(native_unet)(struct unet_task *t) {
   const struct unet *n = (const struct unet *)t->network;
   const struct images images = lay_out(t);
   if (!t->memory) return NATIVE_DONE;
-  const int last = (int)t->levels - 1, depth = (int)t->depth;
-  struct extent e = {0, 1}; /* the last layer reads one pixel to each side */
-  for (int level = 0; level < last; level++) e.reach += (1 + depth) * reach_of(level) + (4 << level);
-  e.reach += depth * reach_of(last);
+  const int last = (int)t->levels - 1;
   begin_products();
   read_input(t, &images.input);
-  convolve(&n->first, &images.input, images.features, &images, e, STORE);
-  for (e.level = 0; e.level <= last; e.level++) {
-    const struct image *features = images.features + e.level;
-    for (int i = 0; i < depth; i++) apply_block(&n->down[e.level][i], &images, less(&e, reach_of(e.level)));
-    if (e.level == last) break;
-    const struct extent below = {e.level + 1, less(&e, 2 << e.level).reach};
-    apply(n->shrink + e.level, features, 2, features + 1, 1, 0, 0, &images, below, STORE);
+  convolve(&n->first, &images.input, images.features, &images, STORE);
+  for (int level = 0; level <= last; level++) {
+    const struct image *features = images.features + level;
+    for (int i = 0; i < t->depth; i++) apply_block(&n->down[level][i], &images, level);
+    if (level < last) apply(n->shrink + level, features, 2, features + 1, 1, 0, 0, STORE);
   }
-  while (e.level-- > 0) {
-    const struct image *features = images.features + e.level;
-    less(&e, 2 << e.level);
+  for (int level = last - 1; level >= 0; level--) {
+    const struct image *features = images.features + level;
     for (int i = 0; i < GROWN; i++)
-      apply(&n->grow[e.level][i], features + 1, 1, features, 2, i / 2, i % 2, &images, e, ADD);
-    apply_block(n->up + e.level, &images, less(&e, reach_of(e.level)));
+      apply(&n->grow[level][i], features + 1, 1, features, 2, i / 2, i % 2, ADD);
+    apply_block(n->up + level, &images, level);
   }
   write_change(t, &n->last, &images);
   end_products();

@@ -67,18 +67,24 @@ def choose_device(requested: str = "auto") -> DeviceChoice:
     PyTorch is asked, except for the CPU, and where it could find no card.
     Raises ConfigError where it is unknown or not available; there is no fallback.
     """
+    refuse_unknown(requested)
     if requested == "auto":
         return _automatic()
-    kind, _, number = requested.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
-        raise ConfigError(f"unknown device {requested!r}", f"Use {DEVICES}.")
-    if kind != "cpu" and (fault := fault_of(requested)):
+    if requested != "cpu" and (fault := fault_of(requested)):
         raise ConfigError(
             f"the device {requested!r} cannot be used: {fault}",
             "Use auto, which takes the best one there is (see medenhance doctor), or install a "
             "PyTorch that was built for the card (pytorch.org).",
         )
     return DeviceChoice(requested, "chosen by the user")
+
+
+def refuse_unknown(requested: str) -> None:
+    """Raise ConfigError for what names no device; asks neither PyTorch nor a card."""
+    kind, _, number = requested.partition(":")
+    is_numbered = kind == "cuda" and number.isdigit()
+    if kind not in ("auto", "cpu", "cuda", "mps") or (":" in requested and not is_numbered):
+        raise ConfigError(f"unknown device {requested!r}", f"Use {DEVICES}.")
 
 
 def _automatic() -> DeviceChoice:

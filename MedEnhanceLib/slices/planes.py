@@ -81,8 +81,7 @@ class Planes:
         removal = None if is_clean else removal_of(noise_of(volume), volume.modality)
         if removal is None or not removal.share:
             return cls(pixels.astype(np.float16), spacing_mm)
-        slab = denoise(volume, removal, monitor=monitor)
-        clean = scaling.apply(slab.voxels)
+        clean = scaling.apply(denoise(volume, removal, monitor=monitor))
         spread = float((pixels - clean)[clean > TISSUE[volume.modality]].std())
         removed = spread * scaling.scale / removal.noise.level
         return cls(pixels.astype(np.float16), spacing_mm, clean.astype(np.float16), removed)

@@ -57,19 +57,6 @@ class EnhanceParams(enhancing.SegmenterChoice, DicomParams, VolumeParams):
     """
 
     config: EnhanceConfig = option(factory=EnhanceConfig, help="how it is enhanced")
-    guide: list[str] | None = option(
-        None,
-        help="other series of the same examination, of any contrast, which help to separate noise "
-        "from anatomy; auto: the best one of the volume's study or folder",
-        metavar="FILE",
-        place="input",
-    )
-    guide_map: str | None = option(
-        None,
-        help="write a map of how much the guides were used, 0 to 1",
-        metavar="FILE",
-        place="output",
-    )
     noise_map: str | None = option(
         None, help="write a map of the measured noise", metavar="FILE", place="output"
     )
@@ -117,8 +104,6 @@ class EnhanceParams(enhancing.SegmenterChoice, DicomParams, VolumeParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.guide is not None and files.AUTO in self.guide and len(self.guide) > 1:
-            raise ConfigError("guide is auto and names files too", "Give one or the other.")
         if self.uncertainty_output and not self.config.uncertainty:
             raise ConfigError(
                 "uncertainty_output requires uncertainty",
@@ -155,8 +140,8 @@ class EnhanceParams(enhancing.SegmenterChoice, DicomParams, VolumeParams):
         elif len(files.results_of(self)) > 1:
             raise ConfigError(
                 "with dicom, further results go into the folder of the series",
-                "Name no file for --segment, --uncertainty, --noise-map and --guide-map (in a "
-                "job: leave out all of *_output and *_map).",
+                "Name no file for --segment, --uncertainty and --noise-map (in a job: leave out "
+                "all of *_output and *_map).",
             )
 
     @property
@@ -177,12 +162,12 @@ class EnhanceParams(enhancing.SegmenterChoice, DicomParams, VolumeParams):
 
 
 def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> Result:
-    """Load volume and guides, enhance and segment, write files or DICOM, the manifest, the page.
+    """Load the volume, enhance and segment, write files or DICOM, the manifest, the page.
 
     Args:
         params: with `slices`, a preview.
         monitor: receives progress; may cancel.
-        kept: keeps the volume and a single guide of a preview for the next one.
+        kept: keeps the volume of a preview for the next one.
     Returns the paths, and the fields of the manifest.
     """
     work = Work("enhanced", params, monitor)
@@ -196,10 +181,6 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     frame = 0 if params.frame is None and is_preview else params.frame
     source = volume if frame is None else volume.frame(frame)
     source, template = _placed(source, params, work.series, monitor.part(0.04, 0.05))
-    cache = cache or denoise.VolumeCache()
-    guides = _guides_of(params, volume, cache, kept, monitor.part(0.05, 0.06))
-    if params.guide == [files.AUTO] and guides:
-        work.inputs["guide"] = guides[0].path
     second, config = None, params.config
     if params.against:
         second = io.load(
@@ -213,11 +194,10 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     enhanced = enhancing.enhance_volume(
         source if frame is None else volume,
         config,
-        guide=guides,
         segmenter=params.segmentation(config.device),
         frame=frame,
         box=params.box,
-        cache=cache,
+        cache=cache or denoise.VolumeCache(),
         scratch=scratch,
         against=second,
         on_draft=partial(_send_draft, monitor) if params.draft else None,
@@ -240,8 +220,6 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     if params.report:
         monitor.progress(0.95, "drawing the report")
         fields["outputs"]["report"] = _write_report(params, source, enhanced, result["manifest"])
-    if params.guide == [files.AUTO] and guides and not result["measured"]["guide"].get("reason"):
-        fields["guide"] = guides[0].source  # not in the manifest: may hold patient names
     return Result(fields)
 
 
@@ -273,36 +251,17 @@ def _placed(
     return source, template
 
 
-def _guides_of(
-    params: EnhanceParams,
-    volume: Volume,
-    cache: denoise.VolumeCache,
-    kept: KeptVolumes,
-    monitor: Monitor,
-) -> list[Volume]:
-    """Return the named guides, or the automatic one; a single one is kept for previews."""
-    if params.guide == [files.AUTO]:
-        return denoise.choose_guide(Path(params.input), volume, cache, monitor)
-    paths = params.guide or []
-    keep = params.slices is not None and len(paths) == 1
-    specs = [VolumeParams(input=path, modality=params.modality) for path in paths]
-    return [kept.load(each, keep=keep, monitor=monitor)[0] for each in specs]
-
-
 def _volumes_of(
     enhanced: Enhanced, params: EnhanceParams, monitor: Monitor
 ) -> dict[str, Volume | None]:
     """Return the volume of each output; warn of a requested map that does not exist."""
     if params.noise_map and enhanced.noise is None:
-        monitor.warn("this model does not measure noise: no noise map is written")
-    if params.guide_map and enhanced.guide_use is None:
-        monitor.warn("no guide was used: no guide map is written")
+        monitor.warn("no noise was measured: no noise map is written")
     return {
         "output": enhanced.volume,
         "segmentation": enhanced.segmentation.volume if enhanced.segmentation else None,
         "uncertainty": enhanced.uncertainty,
         "noise_map": enhanced.noise if params.noise_map else None,
-        "guide_map": enhanced.guide_use,
     }
 
 

@@ -11,7 +11,7 @@ from MedEnhanceLib.core.options import Options, option
 class ViewConfig(Options):
     """Size of the network that sees whole slices."""
 
-    # Chosen in trials (decision 0066). Measured as a whole by Benchmarks/real_ct.py.
+    # Chosen by hand; no table isolates it. Measured as a whole by Benchmarks/unpaired.py.
     widths: tuple[int, ...] = option(
         (32, 64, 96, 128), help="channels of each level", low=1, high=4096, items=(1, 6)
     )

@@ -19,7 +19,6 @@ from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.filters.block_matching_run import in_memory
 from MedEnhanceLib.runtime.device import is_out_of_memory
 from MedEnhanceLib.runtime.machine import cpu_threads
 from MedEnhanceLib.runtime.ordered import ordered_map
@@ -40,12 +39,17 @@ class ScannerModel:
     Attributes:
         scanner: as measured.
         corrector: the network; None for the inversion alone.
-        bundle: of the network.
+        bundle: that both come from; None for a scanner of a file.
     """
 
     scanner: Scanner
     corrector: SliceCorrector | None = None
     bundle: Bundle | None = None
+
+    @property
+    def device(self) -> str:
+        """The device that computes, by its torch name."""
+        return self.corrector.device if self.corrector else "cpu"
 
     @classmethod
     def of(cls, bundle: Bundle, device: str) -> ScannerModel:
@@ -53,7 +57,7 @@ class ScannerModel:
         with must_fit(bundle, {}):
             scanner = config_from_json(Scanner, bundle.metadata["scanner"])
         if UNPAIRED not in bundle.metadata:
-            return cls(scanner)
+            return cls(scanner, bundle=bundle)
         return cls(scanner, SliceCorrector.opened(bundle, device, UNPAIRED), bundle)
 
     def follow(
@@ -105,8 +109,7 @@ def _corrected(
     def corrected(z: int) -> Floats:
         near = np.clip(np.arange(z - NEIGHBORS, z + NEIGHBORS + 1), 0, len(inverted) - 1)
         images = taken(noisy[near]), taken(inverted[near]), level
-        result: Floats = in_memory(corrector.corrected(*images, top))
-        return result
+        return corrector.corrected(*images, top)
 
     threads = cpu_threads() if corrector.device == "cpu" else 1
     yield from ordered_map(corrected, range(start, len(inverted)), threads=threads, monitor=monitor)

@@ -7,12 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from MedEnhanceLib import native
 from MedEnhanceLib.bundles.export import load_arrays, must_fit
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
-from MedEnhanceLib.core.arrays import WHOLE, Array, Region
+from MedEnhanceLib.core.arrays import Array, Floats
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.learning.native_unet import NativeUNet
@@ -33,8 +31,8 @@ def view_weights(bundle: Bundle, part: str = UNPAIRED) -> tuple[ViewConfig, dict
     """
     if part not in bundle.metadata:
         raise ModelError(
-            f"{bundle.name} has no network that sees whole slices",
-            "Use denoiser auto, or the model ct.",
+            f"{bundle.name} has no network that corrects an inverted scanner",
+            "Choose a model that was trained without pairs.",
         )
     every = load_arrays(bundle).items()
     tensors = {k.removeprefix(f"{part}."): v for k, v in every if k.startswith(f"{part}.")}
@@ -96,24 +94,19 @@ class SliceCorrector:
             unet = NativeUNet(weights, IMAGES, config.widths, config.depth, library)
         return cls(device, compiled=unet)
 
-    def corrected(
-        self, noisy: Any, smooth: Any, sigma: Any, top: float, air: Any = None,
-        inner: Region = WHOLE,
-    ) -> Any:  # fmt: skip
-        """Correct a slice, [J, I]; far air stays as the filter left it.
+    def corrected(self, noisy: Any, smooth: Any, sigma: Any, top: float) -> Floats:
+        """Correct a slice, [J, I].
 
         Args:
             noisy: five slices, [5, J, I], arrays for C and tensors on the device for PyTorch.
             smooth: the same, filtered.
             sigma: of the noise in the slice.
             top: intensity of bright tissue.
-            air: mask of air that is far from tissue; None for none.
-            inner: rows and columns that are needed.
         """
         if self.compiled is None:
             assert self.view is not None
-            return self.view.corrected((noisy, smooth, sigma), top, air)
-        needed = np.zeros(sigma.shape, np.bool_)
-        needed[inner] = True if air is None else ~air[inner]
-        change = self.compiled.change(inputs_of(noisy, smooth, sigma, top), needed)
-        return smooth[NEIGHBORS] + sigma * change
+            result: Floats = self.view.corrected((noisy, smooth, sigma), top).numpy(force=True)
+            return result
+        change = self.compiled.change(inputs_of(noisy, smooth, sigma, top))
+        corrected: Floats = smooth[NEIGHBORS] + sigma * change
+        return corrected

@@ -7,7 +7,6 @@ noise, and predicts the error of what was done in the middle one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,16 +54,13 @@ class ViewNet(ResidualUNet):
         images = torch.cat([removed, relative, torch.stack(kind, dim=1)], dim=1)
         return middle + sigma * self.change(images)
 
-    def corrected(self, images: Sequence[Tensor], top: float, air: Any) -> Tensor:
-        """Correct a slice, [J, I]; far air stays as the filter left it.
+    def corrected(self, images: Sequence[Tensor], top: float) -> Tensor:
+        """Correct a slice, [J, I].
 
         Args:
             images: noisy and filtered slices, [5, J, I], and σ, as of `forward`, but without B.
             top: what is 1 on the network's scale.
-            air: mask of air that is far from tissue; None for none.
         """
         with torch.inference_mode(), mixed_precision(str(images[0].device)):
             result: Tensor = self(*(each[None] / top for each in images))[0] * top
-        if air is None:
-            return result
-        return torch.where(torch.as_tensor(air, device=result.device), images[1][NEIGHBORS], result)
+        return result
