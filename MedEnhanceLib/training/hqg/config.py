@@ -81,7 +81,7 @@ class TrainConfig(NetworkTrainingConfig):
         "cpu": {},
         "full": {"steps": 40_000, "slabs": 100, "renewed_every": 10},
     }
-    MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 0.5, "quick": 15, "cpu": 120, "full": 1200}
+    MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 0.5, "quick": 10, "cpu": 120, "full": 1200}
 
     high_quality: tuple[str, ...] = option(
         ("hq/*",), help="patterns of high-quality volumes below the data folder"
