@@ -125,17 +125,18 @@ def test_previews_in_any_storage_leave_the_whole_run_as_it_is(
 @pytest.mark.training
 def test_trainings_read_volumes_as_they_are_enhanced_in_use(part: Volume, tmp_path: Path) -> None:
     from MedEnhanceLib.training.hqg.config import TrainConfig
-    from MedEnhanceLib.training.hqg.slice_training import read_planes
-    from MedEnhanceLib.training.hqg.targets import load_data
+    from MedEnhanceLib.training.hqg.volumes import high_quality_volumes
+    from MedEnhanceLib.training.slices.training import read_planes
 
     scans = [part, stored(part, SAGITTAL)]
-    targets, planes = [], []
+    volumes, planes = [], []
     for number, scan in enumerate(scans):
         folder = tmp_path / str(number)
         folder.mkdir()
-        save(scan, folder / "scan.nrrd")
+        for name in ("scan.nrrd", "other.nrrd"):  # one is held out
+            save(scan, folder / name)
         config = TrainConfig.from_json({"preset": "smoke", "high_quality": ["*.nrrd"]})
-        targets.append(load_data(config, folder, Monitor())["plain"][0].series[0])
+        volumes.append(high_quality_volumes(config, folder, Monitor())[0][0].voxels)
         planes.append(read_planes([], "MR", Monitor(), noiseless=[folder / "scan.nrrd"])[0].pixels)
-    assert np.array_equal(*targets)
+    assert np.array_equal(*volumes)
     assert np.array_equal(*planes)

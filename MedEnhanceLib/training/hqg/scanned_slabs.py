@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Floats, Mask
-from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry, Triple
 from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
@@ -23,11 +23,11 @@ from MedEnhanceLib.scanner.corrector.scanner_network import top_of
 from MedEnhanceLib.scanner.invert import filtered, invert
 from MedEnhanceLib.scanner.measure import scale_of, softened, tissue_of
 from MedEnhanceLib.scanner.scanner import Curve, Measured, Scanner
-from MedEnhanceLib.training.hqg.view_slabs import PATCH, TrainingSlab, draw_slab, plant, weight_of
+from MedEnhanceLib.training.hqg.patches import PATCH, TrainingSlab, draw_slab, plant, weight_of
 
 # Chosen by hand (decision 0109).
 #: Most slices, rows and columns of a slab.
-_MOST = (24, 192, 192)
+MOST = (24, 192, 192)
 #: Spread of the logarithm of an exponent that changes the contrast of patients.
 _EXPONENT = 0.15
 #: Value of MR that lesions are planted around as around 0 HU, and HU for one of the scale.
@@ -45,7 +45,6 @@ class ScannedSlabMaker:
     Attributes:
         volumes: of high quality, in canonical order.
         scanner: as measured.
-        model: that removes the noise, by name or folder.
         seed: of all.
         slow_changes: whether the target differs from the inversion in slow changes, too: rests of
             field and curve, which no patch shows, and which a network would learn by heart.
@@ -53,57 +52,73 @@ class ScannedSlabMaker:
 
     volumes: Sequence[Volume]
     scanner: Scanner
-    model: str
     seed: int
     slow_changes: bool = False
 
-    def make(self, number: int) -> list[TrainingSlab]:
+    def make(self, number: int) -> TrainingSlab:
         """Make the slab of this number."""
         rng = np.random.default_rng([self.seed, 7, number])
-        volume = draw_slab(self.volumes, _MOST, rng)
+        volume = draw_slab(self.volumes, MOST, rng)
         clean, filled = _with_lesions(volume, rng)
-        noisy = _UNITS * put_behind(self.scanner, clean, volume.geometry.spacing, rng)
-        scan = Volume(noisy, Geometry(spacing=volume.geometry.spacing), modality=volume.modality)
-        images, sigma, spacing = _inverted(self.scanner, self.model, scan)
+        images, sigma, spacing = scanned(self.scanner, clean, volume, rng)
         tissue = _tissue_in(clean, volume)
         if not self.slow_changes:
             k, j, i = (_SLOW_MM / mm for mm in spacing)
             clean = clean + gaussian_blur(images[1] - clean, (j, i), sigma_slices=k)
-        return [_slab(*images, clean, sigma, weight_of(filled), tissue)]
+        return _slab(*images, clean, sigma, weight_of(filled), tissue)
 
 
 class LowQualitySlabMaker(ScannedSlabMaker):
     """Makes slabs of volumes that are scans of the scanner; their target is the inversion."""
 
-    def make(self, number: int) -> list[TrainingSlab]:
+    def make(self, number: int) -> TrainingSlab:
         """Make the slab of this number."""
-        scan = draw_slab(self.volumes, _MOST, np.random.default_rng([self.seed, 12, number]))
-        (noisy, inverted), sigma, _ = _inverted(self.scanner, self.model, scan)
+        scan = draw_slab(self.volumes, MOST, np.random.default_rng([self.seed, 12, number]))
+        (noisy, inverted), sigma, _ = _inverted(self.scanner, scan)
         nothing = np.zeros(scan.shape, np.uint8)
-        return [_slab(noisy, inverted, inverted, sigma, nothing, _tissue_in(inverted, scan))]
+        return _slab(noisy, inverted, inverted, sigma, nothing, _tissue_in(inverted, scan))
 
 
 def high_quality_slab(volumes: Sequence[Volume], rng: np.random.Generator) -> TrainingSlab:
     """Draw a slab of a volume of high quality as it is, on the scale."""
-    volume = draw_slab(volumes, _MOST, rng)
-    values: Floats = volume.voxels.astype(np.float32)
-    if volume.profile.is_absolute:
-        values = values / _UNITS
-    else:
-        values = _to_scale(values, volume.geometry.spacing)
+    volume = draw_slab(volumes, MOST, rng)
+    values = on_scale(volume)
     nothing, tissue = np.zeros(values.shape, np.uint8), _tissue_in(values, volume)
     return _slab(values, values, values, 0.0, nothing, tissue)
 
 
-def _inverted(
-    scanner: Scanner, model: str, scan: Volume
-) -> tuple[tuple[Floats, Floats], float, tuple[float, float, float]]:
+def scanned(
+    scanner: Scanner, clean: Floats, volume: Volume, rng: np.random.Generator
+) -> tuple[tuple[Floats, Floats], float, Triple]:
+    """Put a clean volume behind the scanner, and invert that; returns what `_inverted` does.
+
+    Args:
+        scanner: as measured.
+        clean: [K, J, I], on the scale.
+        volume: whose spacing and modality it has.
+        rng: draws the scan.
+    """
+    return _inverted(scanner, _scan_of(scanner, clean, volume, rng))
+
+
+def simulated_scan(scanner: Scanner, volume: Volume, rng: np.random.Generator) -> Volume:
+    """Put a clean volume behind the scanner."""
+    return _scan_of(scanner, on_scale(volume), volume, rng)
+
+
+def _scan_of(scanner: Scanner, clean: Floats, volume: Volume, rng: np.random.Generator) -> Volume:
+    spacing = volume.geometry.spacing
+    noisy = _UNITS * put_behind(scanner, clean, spacing, rng)
+    return Volume(noisy, Geometry(spacing=spacing), modality=volume.modality)
+
+
+def _inverted(scanner: Scanner, scan: Volume) -> tuple[tuple[Floats, Floats], float, Triple]:
     """Enhance and invert a scan as in use.
 
     Returns it before and after, without field and with the same contrast, on the scale; σ of its
     noise on the scale; mm along k, j, i.
     """
-    result = enhance(scan, EnhanceConfig(model=model, device="cpu"))
+    result = enhance(scan, EnhanceConfig(device="cpu"))
     sigma = result.noises[0].level
     inversion = invert(scanner, result.volume.voxels, scan, sigma)
     top = np.float32(top_of(inversion))
@@ -148,6 +163,14 @@ def _with_lesions(volume: Volume, rng: np.random.Generator) -> tuple[Floats, Flo
     hu = _PLANTED_HU * (clean - _PLANTED_AT)
     filled = plant(hu, spacing, rng)
     return _to_scale(hu / _PLANTED_HU + _PLANTED_AT, spacing), filled
+
+
+def on_scale(volume: Volume) -> Floats:
+    """Bring a volume to the scale: 1 for the 99th percentile of tissue, of CT a thousand HU."""
+    values: Floats = volume.voxels.astype(np.float32)
+    if volume.profile.is_absolute:
+        return values / _UNITS
+    return _to_scale(values, volume.geometry.spacing)
 
 
 def _to_scale(voxels: Floats, spacing: tuple[float, float, float]) -> Floats:
