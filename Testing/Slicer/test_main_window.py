@@ -118,7 +118,6 @@ class RemovalTest(MedEnhanceTestCase):
     def test_noSelectorTakesTheNeighborOfANodeThatWasRemoved(self):
         for selector, field in (
             (self.widget.ui.inputSelector, "inputVolume"),
-            (self.page.guideSelector, "guideVolume"),
             (self.page.outputSelector, "outputVolume"),
         ):
             node = self.smallVolume(name="removed")
