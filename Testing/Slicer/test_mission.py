@@ -22,6 +22,7 @@ from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.core.imaging import averaged
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.runtime import dependencies as library
+from MedEnhanceNodes import provenance
 from MedEnhancePages import compress
 
 MODES = {"lossless": True, "ratio": 8}
@@ -146,12 +147,24 @@ class PanelDoor(PythonDoor):
         return test.context.runner.run
 
     def train(self, low, high):
+        """Train a model, and invert the scanner of a volume with it."""
+        self.test.context.runner.shutdown()  # the next worker knows this test's folder of models
         run, test = self.start("trainMR", low, high), self.test
         test.waitUntil(lambda: "listed on the page Models" in test.message)
         test.showPage("models")
         test.waitUntil(lambda: test.panel.job is None and test.ui.modelList.count)
         items = [test.ui.modelList.item(row).text() for row in range(test.ui.modelList.count)]
         test.assertTrue(any(text.startswith("trained: inverts a scanner") for text in items), items)
+        test.showPage("enhance")
+        self.load(next(Path(low).iterdir()))
+        test.pick(test.ui.modelComboBox, "trained")
+        test.ui.applyButton.click()
+        job = test.finish(test.panel.job)
+        test.assertEqual(job.state, "done", test.message)
+        output = job.nodes["output"]
+        test.assertIn("scanner inverted", output.GetName())
+        test.assertEqual(output.GetAttribute("MedEnhance.model"), "trained")
+        test.assertIn("intensities are not those measured", provenance.historyOf(output)[-1])
         return run.record["model"]
 
     def distill(self, cohort):

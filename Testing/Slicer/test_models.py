@@ -94,7 +94,7 @@ class ModelsTest(MedEnhanceTestCase):
         title = "ct-slices: makes thin slices of CT (default)"
         self.assertEqual(ui.modelList.currentItem().text(), title)
         self.assertFalse(ui.defaultButton.enabled)
-        for words in ("Version 1.0.0", "Apache-2.0", "Came with MedEnhance"):
+        for words in ("Version 0.1.0", "Apache-2.0", "Came with MedEnhance"):
             self.assertIn(words, ui.summaryLabel.text)
         self.choose("brain")
         self.picture("models-ready", height=700)

@@ -141,21 +141,6 @@ class ModelChoiceTest(EnhanceTestCase):
         self.assertEqual((self.offered, self.model), ([], "auto"))
         self.assertNotIn("Runs model", self.ui.planLabel.text)
 
-    @slow
-    def test_aModelInvertsAndTheResultIsMarked(self):
-        from Library.scanner.test_scanner import measured, phantom, scanned
-
-        self.install("old", kind="enhancer", scanner=measured().to_json())
-        self.context.runner.shutdown()  # the next worker knows this test's folder of models
-        path = Path(self.temporaryFolder(), "scan.nrrd")
-        save(scanned(phantom(0), 0), path)
-        self.choose(slicer.util.loadVolume(str(path)))
-        self.pick(self.ui.modelComboBox, "old")
-        output = self.apply().nodes["output"]
-        self.assertEqual(output.GetName(), "scan enhanced, scanner inverted")
-        self.assertEqual(output.GetAttribute("MedEnhance.model"), "old")
-        self.assertIn("intensities are not those measured", provenance.historyOf(output)[-1])
-
 
 class ScannerRunTest(TrainTestCase):
     KIND, TASK = "scanner", "scannerMR"
