@@ -298,10 +298,10 @@ class TrainPageTest(TrainTestCase):
 
 
 class TrainingTest(TrainTestCase):
-    def errors(self):
-        """Steps and errors that the run has measured."""
+    def losses(self):
+        """Steps and losses that the run has measured."""
         rows = map(json.loads, (self.folder / "out/metrics.jsonl").read_text().splitlines())
-        return np.array([(row["step"], row["value"]) for row in rows if row["name"] == "error"])
+        return np.array([(row["step"], row["value"]) for row in rows if row["name"] == "loss"])
 
     @slow
     def test_aRunIsPausedResumedInANewPageAndFinished(self):
@@ -313,7 +313,7 @@ class TrainingTest(TrainTestCase):
         self.pauseAfter(2)
         folder = self.folder
         self.assertEqual(self.record()["state"], "paused")
-        before = self.errors()
+        before = self.losses()
 
         self.reload("train")
         self.assertIn("paused", self.ui.resultLabel.text)
@@ -322,7 +322,7 @@ class TrainingTest(TrainTestCase):
         self.assertEqual(job.state, "done", job.error)
         self.assertTrue(any("resumed at step" in line for line in job.log), job.log)
         self.assertEqual(self.folder, folder)
-        values = self.errors()
+        values = self.losses()
         np.testing.assert_array_equal(values[: len(before)], before)
         np.testing.assert_array_equal(values[:, 0], [*range(0, 60, 20), 59])
         self.assertEqual(self.record()["state"], "done")
