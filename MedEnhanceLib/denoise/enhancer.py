@@ -463,7 +463,6 @@ def _opened(
     volume: Volume, config: EnhanceConfig, monitor: Monitor
 ) -> tuple[Bundle | None, Volume]:
     """Open the model, if a method may need one; a guessed modality becomes that of the model."""
-    # Frames that turn out to have too little in common are filtered one by one, by the network.
     if config.denoiser != "auto" and not denoiser_class(config.denoiser).needs_model:
         return None, volume
     bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
@@ -486,12 +485,7 @@ def _on_device(
     resources = Resources(bundle=bundle, device=choice.name, engine=engine, options=options)
     denoiser = denoiser_class(method[-1]).prepared(resources)
     if len(method) > 1:
-        alone = None
-        if bundle:
-            network = denoiser_class(network_in(bundle))
-            plain = replace(resources, options=network.options())
-            alone = functools.partial(network.prepared, plain)
-        denoiser = PrincipalImages(denoiser, alone=alone)
+        denoiser = PrincipalImages(denoiser)
     return choice.name, denoiser
 
 
