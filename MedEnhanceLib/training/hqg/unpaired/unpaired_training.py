@@ -27,11 +27,11 @@ from MedEnhanceLib.denoise.config import ViewConfig
 from MedEnhanceLib.denoise.view_network import ViewNet
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io import load
-from MedEnhanceLib.jobs.kinds.measure_scanner import volumes_in
+from MedEnhanceLib.jobs.kinds.measure_scanner import volumes_in, without_noise
 from MedEnhanceLib.learning.precision import move
 from MedEnhanceLib.learning.training import EMA, Learner
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.scanner.measure import measure_scanner
+from MedEnhanceLib.scanner.check import measure_scanner
 from MedEnhanceLib.scanner.scanner import Scanner
 from MedEnhanceLib.training.hqg.config import TrainConfig
 from MedEnhanceLib.training.hqg.crops import FIRST_VALIDATED
@@ -216,7 +216,7 @@ def _scanner(config: TrainConfig, good: Sequence[Volume], monitor: Monitor) -> S
         scanner = Scanner.read(config.scanner)
     else:
         low = volumes_in(config.low_quality, config.modality, monitor)
-        scanner = measure_scanner(low, good, monitor)
+        scanner = measure_scanner(low, good, without_noise, monitor)
     if scanner.modality != config.modality:
         raise InputError(
             f"the scanner was measured in {scanner.modality}, and the training is of "
