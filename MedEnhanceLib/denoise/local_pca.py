@@ -52,7 +52,7 @@ def denoised_in_windows(
         ready = slice(max(first, slices.start), min(end, slices.stop))
         if ready.start < ready.stop:
             at = slice(ready.start - first, ready.stop - first)
-            yield ready, total[:, at] / weight[at]
+            yield ready, np.divide(total[:, at], weight[at], dtype=np.float32)
         rest = first + deep - end  # slices that the next layer has too
         for sums in (total.swapaxes(0, 1), weight):
             sums[:rest] = sums[deep - rest :].copy()

@@ -92,9 +92,11 @@ class PrincipalImages(Denoiser):
         end = 1 - len(apart) / len(frames.numbers)
         joint = replace(frames, monitor=frames.monitor.part(0.0, end))
         alone = replace(frames, numbers=apart, monitor=frames.monitor.part(end, 1.0))
-        parts = iter(())
+        parts: Iterator[FramePart] = iter(())
         if end > 0:
-            parts = self._parts(joint, together, basis, basis * weights, brightest)
+            parts = self._parts(
+                joint, together, basis, (basis * weights).astype(np.float32), brightest
+            )
         return Denoised(chain(parts, self.spatial.denoise(alone).parts), {"sequence": facts})
 
     def _parts(
@@ -114,12 +116,12 @@ class PrincipalImages(Denoiser):
         start = frames.slices.start
         rows = {number: row for row, number in enumerate(together) if number in frames.numbers}
         mixed = _in_windows([frames.volumes[number] for number in together])
-        local = np.flatnonzero(mixed.any(axis=1))
+        local = np.flatnonzero(mixed.any(axis=1)).tolist()
         windows: Iterator[tuple[slice, Floats]]
-        if local.size:
-            voxels = [frames.volumes[together[row]].voxels for row in local]
+        if local:
+            seen = [frames.volumes[together[row]].voxels for row in local]
             monitor = frames.monitor.part(_IMAGES_SHARE * frames.share, frames.share)
-            windows = denoised_in_windows(voxels, frames.slices, monitor)
+            windows = denoised_in_windows(seen, frames.slices, monitor)
             mixed = mixed[np.ix_(local, local)].astype(np.float32)
         else:
             windows = (
@@ -129,7 +131,7 @@ class PrincipalImages(Denoiser):
             of_part = images[:, slices.start - start : slices.stop - start]
             voxels = np.tensordot(back, of_part, 1)  # its rounding depends on the number of rows
             let_go(images)
-            if local.size:
+            if local:
                 voxels[local] += np.tensordot(mixed, estimate - voxels[local], 1)
             for number, row in rows.items():
                 yield FramePart(number, slices, voxels[row])
