@@ -39,7 +39,7 @@ from MedEnhanceLib.synthetic import synthetic_volume
 from MedEnhanceLib.training.hqg.config import TrainConfig, TrainSlicesConfig
 from MedEnhanceLib.training.hqg.run import gain_of, train, validated_crops
 from MedEnhanceLib.training.hqg.targets import load_data
-from MedEnhanceLib.training.slices.training import (
+from MedEnhanceLib.training.slices.slice_training import (
     measured_beside_shipped,
     read_planes,
     train_slices,

@@ -143,8 +143,8 @@ def test_thin_slices_are_those_of_any_other_storage(part: Volume, storage: Stora
 @pytest.mark.training
 def test_trainings_read_volumes_as_they_are_enhanced_in_use(part: Volume, tmp_path: Path) -> None:
     from MedEnhanceLib.training.hqg.config import TrainConfig
-    from MedEnhanceLib.training.hqg.volumes import high_quality_volumes
-    from MedEnhanceLib.training.slices.training import read_planes
+    from MedEnhanceLib.training.hqg.training_data import high_quality_volumes
+    from MedEnhanceLib.training.slices.slice_training import read_planes
 
     scans = [part, stored(part, SAGITTAL)]
     volumes, planes = [], []
