@@ -15,10 +15,8 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import _denoising as denoising
-import guidance
 import numpy as np
 import torch
 from _common import REPOSITORY, SHARED_DATA
@@ -282,36 +280,6 @@ def ct() -> None:
                   for title, volume, low, high in shown]], factor=2)  # fmt: skip
 
 
-def guided() -> None:
-    """T1 of a patient, guided by T2 of the same examination: two crops of open_ms C07."""
-    pair = next(each for each in guidance.pairs_of(["2 mm"]) if each.name == "C07 T1 ← T2")
-    model = denoising.open_model("MR")
-    volume = denoising.noisy(pair.scan, "Gaussian", 10, 0)
-    alone, with_guide = (
-        guidance.by_network(volume, 10, model, guide) for guide in (None, pair.guide)
-    )
-    clean, k = pair.scan.volume.voxels, 12
-    rows = []
-    for j, i in ((14, 18), (34, 20)):
-        box = slice(j, j + 36), slice(i, i + 36)
-
-        def crop(voxels: Floats, box: Any = box) -> Floats:
-            return axial(pair.scan.volume.with_voxels(voxels.astype(np.float32)), k)[box]
-
-        def decibels(voxels: Floats, crop: Callable[[Floats], Floats] = crop) -> str:
-            value = metrics.psnr(crop(clean), crop(voxels), data_range=1.0)
-            return f"{value:.1f} dB"
-
-        rows.append([
-            Panel(f"noisy T1, {decibels(volume.voxels)}", crop(volume.voxels), 0.2, 1),
-            Panel("guide: T2", crop(pair.guide), 0, 1),
-            Panel(f"no guide, {decibels(alone)}", crop(alone), 0.2, 1),
-            Panel(f"guided, {decibels(with_guide)}", crop(with_guide), 0.2, 1),
-            Panel("T1 without noise", crop(clean), 0.2, 1),
-        ])  # fmt: skip
-    sheet("guided", rows, factor=4)
-
-
 def audit_sheet() -> None:
     """The nearest pairs of a set that holds one copy; random shapes stand for patients."""
     names = [*(f"used {n}" for n in range(5)), *(f"held out {n}" for n in range(5))]
@@ -344,7 +312,7 @@ def _unit(voxels: Floats) -> Floats:
 
 PICTURES: dict[str, Callable[[], None]] = {
     "clean": clean, "diffusion": diffusion, "real": real, "ct": ct, "thin-slices": thin,
-    "guided": guided, "compression": compression, "uncertainty": uncertainty, "audit": audit_sheet,
+    "compression": compression, "uncertainty": uncertainty, "audit": audit_sheet,
 }  # fmt: skip
 
 

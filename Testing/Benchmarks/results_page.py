@@ -232,17 +232,6 @@ def network() -> Table:
     )  # fmt: skip
 
 
-def guided() -> Table:
-    """What a guide adds to the network, right ones and others."""
-    kinds = [("2 mm", str(n), "", "right", "right guide") for n in (5, 10, 15)]
-    kinds += [("1 mm", "10", "", "right", "right guide")]
-    kinds += [("2 mm", "10", "; seed=0", arm, arm)
-              for arm in ("mirrored", "other patient", "shifted 1")]  # fmt: skip
-    path = over("guidance.rows[group=$0; percent=$1$2; arm=", ("$4", "no guide"), "psnr")
-    head = ("voxels", "noise", "guide", "over no guide, dB")
-    return Table(head, ("$0", "$1 %", "$3", gain(path)), kinds, f"{path}:mean")
-
-
 def lesions() -> Table:
     """Faint lesions in CT: what is kept of them, how surely observers find them, what remains."""
     arms = {"input": "input", "ours": "MedEnhance", "ours, smooth": "`--for-viewing`",
@@ -442,24 +431,10 @@ def weights() -> Table:
     )  # fmt: skip
 
 
-def enhanced_head() -> Table:
-    """What a head gains that goes on learning, and from enhanced scans too."""
-    base = "enhanced_head.rows[arm=$0; noise=$2]"
-    arms = ("as shipped", "painted scans", "painted and enhanced scans")
-    noises = (("none", "0.0"), ("5 %", "0.05"), ("15 %", "0.15"))
-    return Table(
-        ("learned from", "noise", "Dice beside labels of the clean scan",
-         "Dice beside readers' labels", "n"),
-        ("$0", "$1", f"{{{base}.dice:mean|.3f}}", f"{{{base}.dice_truth:mean|.3f}}",
-         f"{{{base}.dice:count|.0f}}"),
-        [(arm, *noise) for noise in noises for arm in arms],
-    )  # fmt: skip
-
-
 def distilled() -> Table:
     """What networks gain that learned from volumes of each kind, from scratch."""
     base = "distillation.rows[cell=$0; arm="
-    cells = ("enhancer MR", "enhancer CT", "slices MR", "slices CT")
+    cells = ("slices MR", "slices CT")
     places = (("held_out_db", "other patients"), ("other_site_db", "other site"))
     means = (f"{{?{base}{arm}].$1:mean|+.2f}}" for arm in ("raw", "template", "synthetic"))
     sets = (f"{{±{base}{arm}].$1|+.2f}}" for arm in ("statistics", "matching"))
@@ -646,8 +621,8 @@ def card() -> Table:
 TABLES: dict[str, Callable[[], Table]] = {
     table.__name__: table
     for table in (
-        offers, sequences, real, real_ct, enhancement, network, guided, lesions, slices,
-        inverted, segmented, volumes, reach, refused, gate, weights, enhanced_head, distilled,
+        offers, sequences, real, real_ct, enhancement, network, lesions, slices,
+        inverted, segmented, volumes, reach, refused, gate, weights, distilled,
         exact, ratio, downstream, time, card,
     )
 }  # fmt: skip
