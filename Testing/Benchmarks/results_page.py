@@ -664,8 +664,8 @@ def card() -> Table:
 TABLES: dict[str, Callable[[], Table]] = {
     table.__name__: table
     for table in (
-        offers, sequences, real, real_ct, real_ct_scans, enhancement, network, guided, lesions, slices,
-        inverted, segmented, volumes, reach, refused, gate, weights, enhanced_head, distilled,
+        offers, sequences, real, real_ct, real_ct_scans, enhancement, network, guided, lesions,
+        slices, inverted, segmented, volumes, reach, refused, gate, weights, enhanced_head, distilled,
         exact, ratio, downstream, time, card,
     )
 }  # fmt: skip
