@@ -53,8 +53,8 @@ _SLICES = 4 if QUICK else 16
 class Measured:
     """A damaged subject after enhancement: arrays over its tissue, in units of the volume.
 
-    about: of its row, with the share of the error that is left, by SNR. share: of the noise that was removed. own: σ of the noise that the reference
-    itself has; 0 where it cannot be measured.
+    about: of its row, with SNR and the share of the error that is left. share: of the noise that
+    was removed. own: σ of the noise that the reference itself has; 0 where it cannot be measured.
     """
 
     about: Row
