@@ -1,21 +1,22 @@
-"""Models that fit a volume, their description, and why a volume cannot be enhanced."""
+"""What fits a volume: models, choices in words, and why it cannot be enhanced."""
 
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.bundles.store import list_bundles
+from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.sequence_kind import is_filtered_together
 from MedEnhanceNodes import bridge, results, sending
 from MedEnhanceNodes.bridge import modalityOf
 from MedEnhancePanels.errors import PanelError
 
 ENHANCER, SEGMENTER, SLICES = "enhancer", "head", "slices"
-#: DICOM's word for a modality that is none of the others: the user has to choose the model.
+#: DICOM's word for a modality that is none of the others: the user has to choose it.
 UNKNOWN = "OT"
 
 
-def fitting(modality):
-    """List the installed enhancers for a modality, the recommended one first; all for OT."""
-    return installed(modality, ENHANCER)
+def isEnhanced(modality):
+    """Return whether the noise of a modality can be measured, and so removed."""
+    return profile_of(modality).is_measured
 
 
 def segmentersFor(node):
@@ -34,9 +35,7 @@ def segmenterFor(node, name):
 def installed(modality, kind):
     """List the models of a kind for a modality."""
     return [
-        bundle
-        for bundle in list_bundles()
-        if bundle.kind == kind and modality in (bundle.modality, UNKNOWN)
+        bundle for bundle in list_bundles() if (bundle.kind, bundle.modality) == (kind, modality)
     ]
 
 
@@ -50,7 +49,7 @@ def modalityTexts(node):
         texts[guess] = _("{modality} (guessed)").format(modality=texts[guess])
     unenhanced = _("{modality} (not enhanced)")
     return {
-        name: text if fitting(name) else unenhanced.format(modality=text)
+        name: text if isEnhanced(name) or name == UNKNOWN else unenhanced.format(modality=text)
         for name, text in texts.items()
     }
 
@@ -84,8 +83,8 @@ def framesTexts(node):
 def lesionsTexts():
     """Return a text for each value of the option `for_viewing`."""
     return {
-        False: _("Faint lesions: keep (default)"),
-        True: _("Faint lesions: remove, for viewing"),
+        False: _("Faint lesions: mostly kept (default)"),
+        True: _("Faint lesions: smoothed, for viewing"),
     }
 
 
@@ -108,7 +107,7 @@ def biasFieldProblem(node, task):
 def viewingProblem(node, task):
     """Say why `for_viewing` changes nothing; empty where it does."""
     if task != "slices" and modalityOf(node) != "CT":
-        return _("Only in CT noise that looks like faint lesions is kept.")
+        return _("Only CT is enhanced in two ways.")
     return taskProblem(None, task)
 
 
@@ -118,14 +117,14 @@ def problemOf(node, options):
         bridge.checkIntensities(node)
         bridge.geometryOf(bridge.frameNodes(node)[0])
         results.checkOutput(options.output, node)
-        return _modelProblem(node, options) or _guideProblem(node, options.guide)
+        return _modalityProblem(node, options.config.task)
     except PanelError as error:
         return error.text
 
 
-def _modelProblem(node, options):
-    modality, choices, task = modalityOf(node), bridge.modalitiesOf(node), options.config.task
-    enhanced, text = sorted({bundle.modality for bundle in fitting(UNKNOWN)}), ""
+def _modalityProblem(node, task):
+    modality, choices, text = modalityOf(node), bridge.modalitiesOf(node), ""
+    enhanced = [name for name in bridge.MODALITIES if isEnhanced(name)]
     if task == "slices" and bridge.hasFrames(node):
         text = _("Thin slices need a single volume, such as one frame.")
     elif modality == UNKNOWN:
@@ -134,32 +133,45 @@ def _modelProblem(node, options):
     elif task == "slices":
         if not installed(modality, SLICES):
             text = _("There is no model of thin slices for {modality}.")
-    elif not fitting(modality):
+    elif not isEnhanced(modality):
         text = _(
-            "The modality of “{name}” is {modality}; there are models for {others} only. If it is "
-            "wrong, correct it above."
+            "The modality of “{name}” is {modality}; only {others} are enhanced. If it is wrong, "
+            "correct it above."
         )
     names = {"others": _(" and ").join(enhanced), "modality": bridge.modalityName(modality)}
     choices = _(" or ").join(map(bridge.modalityName, choices))
     return text.format(name=node.GetName(), choices=choices, **names)
 
 
-def _guideProblem(node, guide):
-    if guide is None:
-        return ""
-    if guide is node:
-        return _("The guide is the volume itself: choose another series of it, or None.")
-    bridge.checkIntensities(guide)
-    bridge.geometryOf(guide)
-    modalities = [bridge.modalityName(modalityOf(each)) for each in (guide, node)]
-    if modalityOf(node) in bridge.modalitiesOf(guide):
-        return ""
-    text = _("{name} is {modality}, the volume {volume}: choose one of the same modality.")
-    return text.format(name=guide.GetName(), modality=modalities[0], volume=modalities[1])
+def modelTexts(node, task):
+    """Return a text for each model of a task, by name; a single one where nothing is to choose.
+
+    Thin slices always take a model. Noise is removed by none; a scanner can be inverted by one that
+    was trained for it.
+    """
+    if task == "slices":
+        models = _modelsOf(node, task)
+        texts = {model.name: _("Model: {name}").format(name=model.name) for model in models[1:]}
+        names = [_("Model: {name} (default)").format(name=model.name) for model in models[:1]]
+        return {"auto": "".join(names)} | texts
+    text = _("Scanner model: {name}")
+    texts = {model.name: text.format(name=model.name) for model in _modelsOf(node, task)}
+    return {"auto": _("Scanner model: none")} | texts
 
 
-def modelFor(node, task):
-    """Return the model that does a task: the bundle, or None where there is none."""
+def modelFor(node, config):
+    """Return the model that a configuration runs on a node; None where it runs none."""
+    models = _modelsOf(node, config.task)
+    if config.model == "auto":
+        return next(iter(models), None) if config.task == "slices" else None
+    return next((model for model in models if model.name == config.model), None)
+
+
+def _modelsOf(node, task):
+    """List the models that a task can run on a node, the default one first."""
+    if taskProblem(node, "noise"):
+        return []
     modality = modalityOf(node)
-    models = installed(modality, SLICES) if task == "slices" else fitting(modality)
-    return next(iter(models), None) if modality != UNKNOWN else None
+    if task == "slices":
+        return installed(modality, SLICES)
+    return [model for model in installed(modality, ENHANCER) if model.inverts]

@@ -4,7 +4,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.denoise.config import EnhanceConfig
-from MedEnhanceNodes import bridge, guides, model_choice, region, results, volume_warnings
+from MedEnhanceNodes import bridge, model_choice, region, results, volume_warnings
 from MedEnhancePages.enhance_preview import SlicePreview
 from MedEnhancePages.enhance_queue import Runs
 from MedEnhancePages.enhance_result import ResultArea
@@ -25,7 +25,7 @@ class EnhancePanel(Page):
     def __init__(self, context):
         super().__init__(context, "Enhance")
         ui = self.ui
-        self._shownInput = self._suggestedGuide = None
+        self._shownInput = None
         self.preview, self.result = SlicePreview(self), ResultArea(self)
         self._devices = context.devices
         self.noise, self._scanner = NoiseArea(self), ScannerArea(self)
@@ -40,7 +40,7 @@ class EnhancePanel(Page):
             correctBiasField=ui.biasFieldCheckBox,
             forViewing=ui.lesionsComboBox,
             scanner=ui.scannerEdit,
-            guideVolume=ui.guideSelector,
+            model=ui.modelComboBox,
             outputVolume=ui.outputSelector,
             noise=ui.noiseSpinBox,  # after _onOfVolume, as the next
             sequence=ui.framesComboBox,
@@ -54,7 +54,6 @@ class EnhancePanel(Page):
             roiUse=ui.roiUseComboBox,
         )
         ui.modalityComboBox.activated.connect(self._onModality)
-        ui.suggestedGuideButton.clicked.connect(self._onSuggestedGuide)
         ui.newRoiButton.clicked.connect(self._onNewRegion)
         ui.applyButton.clicked.connect(self.onApply)
         ui.segmentOnlyButton.clicked.connect(self._onSegmentOnly)
@@ -68,7 +67,7 @@ class EnhancePanel(Page):
         self.preview.forget()
         self.result.forget()
         self.runs.forget()
-        self._shownInput = self._suggestedGuide = None
+        self._shownInput = None
 
     @property
     def target(self):
@@ -96,8 +95,11 @@ class EnhancePanel(Page):
         hasMaps = not (isBoxAlone or model_choice.taskProblem(target, task))
         hasField = not (isBoxAlone or model_choice.biasFieldProblem(target, task))
         hasBlobs = not model_choice.viewingProblem(target, task)
-        scanner = self._scanner.options if hasMaps and not isOther else {}
-        chosen = {} if isSlices else state.optionsOf(EnhanceConfig)  # those are of noise
+        models, scanner = model_choice.modelTexts(target, task), {}
+        model = {"model": state.model if state.model in models and not isOther else "auto"}
+        if hasMaps and not isOther:
+            scanner = model if model["model"] != "auto" else self._scanner.options
+        chosen = model if isSlices else state.optionsOf(EnhanceConfig)  # those are of noise
         chosen |= scanner
         chosen |= {
             "task": task,
@@ -113,7 +115,6 @@ class EnhancePanel(Page):
         segment = state.segment and hasMaps and bool(segmenters)
         return enhancement.EnhanceOptions(
             config,
-            guide=None if isSlices or isOther else state.guideVolume,
             noiseMap=state.noiseMap and hasMaps,
             segment=segment,
             segmenter=state.segmenter if segment and state.segmenter in segmenters else "auto",
@@ -135,7 +136,7 @@ class EnhancePanel(Page):
 
     @guarded
     def _onModality(self, *_index):
-        """Keep the modality, by which the model is chosen, with the node."""
+        """Keep the modality with the node."""
         bridge.chooseModality(self.target, self.ui.modalityComboBox.currentData)
 
     @guarded
@@ -150,10 +151,6 @@ class EnhancePanel(Page):
             self.state.chosenFor = self.target
             self.state.noise = sigma
             self.state.sequence = self.ui.framesComboBox.currentData
-
-    @guarded
-    def _onSuggestedGuide(self, *_checked):
-        self.state.guideVolume = self._suggestedGuide
 
     @guarded
     def _onNewRegion(self, *_checked):
@@ -181,10 +178,13 @@ class EnhancePanel(Page):
         fill(box, model_choice.modalityTexts(target))
         box.enabled, isOpen = bridge.isUsable(target), len(bridge.modalitiesOf(target)) != 1
         box.currentIndex = -1 if isOpen else box.findData(modality)
-        about = _("The modality decides which model is used. Correct it here if it is wrong.")
+        about = _("The modality decides how noise is removed. Correct it here if it is wrong.")
         box.toolTip = f"{box.currentText}\n{about}"
         tasks = {task: text for task, (text, _about) in model_choice.tasks().items()}
         fill(ui.taskComboBox, tasks)
+        models = model_choice.modelTexts(target, state.task)
+        ui.modelComboBox.visible = len(models) > 1
+        fill(ui.modelComboBox, models)
         ui.framesComboBox.visible = bridge.hasFrames(target)
         fill(ui.framesComboBox, model_choice.framesTexts(target))
         hasLesions = not model_choice.viewingProblem(target, state.task)
@@ -204,7 +204,6 @@ class EnhancePanel(Page):
             self._shownInput = node
             self.result.turnTo(node)
         self._showChoices()
-        self._showGuide()
         self._showActions()
         self.result.show()
 
@@ -213,7 +212,7 @@ class EnhancePanel(Page):
         isSlices = state.task == "slices"
         ui.outputSelector.enabled = not (bridge.hasFrames(target) or isSlices)
         taskProblem, scannerProblem = model_choice.taskProblem(target, state.task), ""
-        if options.config.scanner is not None:
+        if options.inverts:
             scannerProblem = _("Not available while a scanner is inverted.")
         for widget in (ui.roiSelector, ui.newRoiButton):
             allow(widget, taskProblem or scannerProblem)
@@ -228,7 +227,10 @@ class EnhancePanel(Page):
         ui.segmenterComboBox.toolTip = about
         if ui.segmenterComboBox.count == 1:
             segmenterProblem = _("There is no segmentation model for this modality.")
-        self._scanner.show(taskProblem)
+        allow(ui.modelComboBox, "" if isSlices else taskProblem)
+        isByModel = options.inverts and options.config.scanner is None
+        text = _("A model that inverts a scanner is chosen above.") if isByModel else ""
+        self._scanner.show(taskProblem or text)
         fieldProblem = model_choice.biasFieldProblem(target, state.task) or aloneProblem
         for checkBox, problem in (
             (ui.biasFieldCheckBox, fieldProblem or scannerProblem),
@@ -248,20 +250,6 @@ class EnhancePanel(Page):
         about = model_choice.tasks()[state.task][1]
         ui.taskComboBox.toolTip = f"{ui.taskComboBox.currentText}\n{about}"
         ui.deviceComboBox.toolTip = self._devices.reason or ui.deviceComboBox.currentText
-
-    def _showGuide(self):
-        """Suggest a guide while none is chosen."""
-        state, button = self.state, self.ui.suggestedGuideButton
-        problem = model_choice.taskProblem(None, state.task)
-        allow(self.ui.guideSelector, problem)
-        self.ui.guideAboutLabel.visible = state.guideVolume is None and not problem
-        isOpen = state.guideVolume is None and not problem
-        suggested, reason = guides.suggested(self.target) if isOpen else (None, "")
-        self._suggestedGuide, button.toolTip = suggested, reason
-        button.visible = suggested is not None
-        if suggested is not None:
-            name = suggested.GetName().replace("&", "&&")  # no mnemonic
-            button.text = _("Suggested: {name}").format(name=name)
 
     def _showActions(self):
         several, options = self.context.several.nodes(), self.options
@@ -294,32 +282,30 @@ class EnhancePanel(Page):
         ui.planLabel.visible = bool(ui.planLabel.text)
 
     def _plan(self, options):
-        """Say what the run will do, with which model, where, and for how long."""
+        """Say what the run will do, with which model if any, where, and for how long."""
         state = self.state
-        model = model_choice.modelFor(self.target, state.task)
-        if model is None:
-            return ""
-        self.ui.planLabel.toolTip = model.about
-        what, isJoint = model_choice.tasks()[state.task][1], False
+        what = model_choice.tasks()[state.task][1]
         if state.task == "noise":
-            isJoint = model_choice.isJoint(self.target, options.config.sequence)
-            if isJoint:
+            if model_choice.isJoint(self.target, options.config.sequence):
                 what = _("Removes noise from all frames together")
             elif self.noise.isClean and not state.noise:
                 what = _("Changes hardly anything")
         if options.config.correct_bias_field:
             what = _("{what}; corrects the bias field").format(what=what)
-        if options.config.scanner is not None:
+        if options.inverts:
             text = _("{what}, inverts the scanner (contrast, sharpness and intensities change)")
             what = text.format(what=what)
         if options.config.for_viewing:
-            what = _("{what}, and small faint lesions with it").format(what=what)
+            what = _("{what}, and small faint lesions that look like it").format(what=what)
         if options.box is not None:
             texts = _("{what}, first in the region"), _("{what}, only in the region")
             what = texts[options.isBoxAlone].format(what=what)
-        texts = _("{what}. Runs model {model} on the {device}"), _("{what}, on the {device}")
-        device = self._devices.nameOf(state.device)
-        plan = texts[isJoint].format(what=what, model=model.name, device=device)
+        facts = {"what": what, "device": self._devices.nameOf(state.device)}
+        model = model_choice.modelFor(self.target, options.config)
+        self.ui.planLabel.toolTip = model.about if model is not None else ""
+        plan = _("{what}, on the {device}").format(**facts)
+        if model is not None:
+            plan = _("{what}. Runs model {model} on the {device}").format(model=model.name, **facts)
         # A region alone takes a part of the time, which is not known.
         config = options.config
         expected = "" if options.isBoxAlone else self._devices.expectedText(self.target, config)

@@ -99,8 +99,7 @@ class SlicePreview(preview.Preview, Follower):
         """Compute a slice: a draft of what is in sight, that, then the rest."""
         node, options = self._page.target, self._page.options
         self._node, self._view, self._index = node, view, index
-        # With a guide the whole slice is computed in any way.
-        region = preview.firstRegion(node, view) if options.guide is None else None
+        region = preview.firstRegion(node, view)
         place = {"number": index + 1, "view": view.GetLayoutName()}
 
         def start(region, onDraft=None):

@@ -107,7 +107,9 @@ class ModelsPanel(Page):
         ui.progressBar.visible = not isIdle
         ui.importButton.enabled = ui.repairButton.enabled = isIdle
         ui.compilerButton.visible = dependencies.lacksLibrary()
-        ui.defaultButton.enabled = isIdle and model is not None and not model["default"]
+        # A model that inverts a scanner is chosen where it suits, on Enhance.
+        canBeDefault = model is not None and model["kind"] != "enhancer" and not model["default"]
+        ui.defaultButton.enabled = isIdle and canBeDefault
         ui.removeButton.enabled = isIdle and model is not None and not model["shipped"]
         ui.cardBox.visible = model is not None
         if model is not None:
@@ -117,7 +119,7 @@ class ModelsPanel(Page):
 
 def _title(model):
     purposes = {
-        "enhancer": _("enhances"),
+        "enhancer": _("inverts a scanner of"),
         "head": _("segments"),
         "slices": _("makes thin slices of"),
     }

@@ -37,7 +37,7 @@ class ScannerArea:
         state, modality = self._page.state, bridge.modalityOf(node)
         if modality not in (model_choice.UNKNOWN, state.scannerFor):
             if state.scannerFor:
-                state.scanner = state.scannerWithout = ""
+                state.scanner, state.scannerWithout, state.model = "", "", "auto"
             state.scannerFor = modality
 
     def show(self, problem):

@@ -8,7 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePages.train_run import RunArea
-from MedEnhancePages.widgets import Notice, Page, allow, askForFile, fill
+from MedEnhancePages.widgets import Notice, Page, askForFile, fill
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhanceTasks import training
@@ -19,11 +19,10 @@ class TrainPanel(Page):
 
     def __init__(self, context):
         super().__init__(context, "Train")
-        self._segmenter = None  # that teaches; see `offer`
         ui = self.ui
         tasks = {
-            "trainMR": _("An enhancer for MR"),
-            "trainCT": _("An enhancer for CT"),
+            "trainMR": _("Scanner model, MR: HQG-Net, no pairs"),
+            "trainCT": _("Scanner model, CT: HQG-Net, no pairs"),
             "slicesMR": _("Thin slices for MR"),
             "slicesCT": _("Thin slices for CT"),
             "labelsMR": _("Segmentation, from label maps (no images)"),
@@ -45,8 +44,6 @@ class TrainPanel(Page):
             "matching": _("Gradient matching (SPG), for study"),
         }
         fill(ui.methodSelector, methods)
-        entries = {"ema": _("Averaged gradients"), "binary": _("Each step (published)")}
-        fill(ui.gateSelector, entries)
         self.runs, self._about = RunArea(self), Notice(ui, "about")
         self.bind(
             trainTask=ui.taskSelector,
@@ -56,14 +53,12 @@ class TrainPanel(Page):
             trainName=ui.nameEdit,
             distillMethod=ui.methodSelector,
             distillVolumes=ui.volumesSpinBox,
-            trainSegmenter=ui.segmenterSelector,
-            trainGate=ui.gateSelector,
             distillLicense=ui.licenseEdit,
             trainDevice=ui.deviceSelector,
         )
         ui.pathButton.clicked.connect(lambda *_checked: self._browse(ui.pathEdit))
         ui.goodButton.clicked.connect(lambda *_checked: self._browse(ui.goodEdit))
-        ui.tableButton.clicked.connect(self._onBrowseTable)
+        ui.fileButton.clicked.connect(self._onBrowseFile)
         ui.startButton.clicked.connect(self._onStart)
 
     def enter(self):
@@ -81,44 +76,31 @@ class TrainPanel(Page):
 
     def offer(self):
         fill(self.ui.deviceSelector, self.context.devices.entries, self.state.trainDevice)
-        segmenters, self._segmenter, problem = training.segmentersOf(self.state)
-        names = {each.name: each.name for each in segmenters}
-        fill(self.ui.segmenterSelector, {"": _("None")} | names)
-        allow(self.ui.segmenterSelector, problem)
 
     def show(self):
         ui, state, isRunning = self.ui, self.state, self.runs.isRunning
-        kind = training.kindOf(state)
+        kind, file = training.kindOf(state), _fileTexts(training.fileOf(state))
         isDistilling, isMeasuring = kind == "distill", kind == "scanner"
-        segmenter = self._segmenter
-        ui.tableButton.visible = ui.distillArea.visible = isDistilling
-        ui.pathLabel.text = _("Cohort:") if isDistilling else _("Images:")
-        if segmenter is not None:
-            ui.pathLabel.text = _("Scans:")
-        if isMeasuring:
-            ui.pathLabel.text = _("Low quality:")
-        ui.presetLabel.text = _("High quality:") if isMeasuring else _("Effort:")
-        ui.presetSelector.visible = not isMeasuring
-        ui.goodEdit.visible = ui.goodButton.visible = isMeasuring
-        ui.advancedSection.visible = not isMeasuring
-        if training.learnsFromLabels(state):
-            ui.pathLabel.text = _("Label maps:")
+        labels = {"distill": _("Cohort:"), "labels": _("Label maps:"), "slices": _("Images:")}
+        ui.pathLabel.text = labels.get(state.trainTask[:-2], _("Low quality:"))
         ui.pathEdit.accessibleName = ui.pathLabel.text.rstrip(":")
-        table = _("A folder, or a table (CSV)")
-        ui.pathEdit.placeholderText = table if isDistilling else _("A folder")
-        ui.taughtArea.visible = state.trainTask.startswith("train")
+        ui.pathEdit.placeholderText, ui.fileButton.text, ui.fileButton.toolTip, *_rest = file
+        ui.fileButton.visible = bool(ui.fileButton.text)
+        for widget in (ui.goodLabel, ui.goodEdit, ui.goodButton):
+            widget.visible = training.takesTwoFolders(state)
+        for widget in (ui.presetLabel, ui.presetSelector, ui.advancedSection):
+            widget.visible = not isMeasuring
+        ui.distillArea.visible = isDistilling
         # The form below begins in the same column.
-        area = ui.distillArea if isDistilling else ui.taughtArea
-        labels = slicer.util.findChildren(area, className="QLabel")
-        widths = [label.sizeHint.width() for label in labels if not area.isHidden()]
+        labels = slicer.util.findChildren(ui.distillArea, className="QLabel")
+        widths = [label.sizeHint.width() for label in labels if isDistilling]
         ui.deviceLabel.minimumWidth = max(widths, default=0)
-        ui.gateSelector.enabled = segmenter is not None
-        problem = dependencies.enhancingProblem() or training.problemOf(state, segmenter)
+        problem = dependencies.enhancingProblem() or training.problemOf(state)
         # The choices stay those of what runs.
         isFree = not isRunning and self.job is None
         ui.choicesArea.enabled = ui.advancedContent.enabled = ui.trainButton.enabled = isFree
         ui.startButton.enabled, ui.startButton.toolTip = isFree and not problem, problem
-        level, text, details = training.aboutOf(state, segmenter, problem, self.runs.earlier)
+        level, text, details = training.aboutOf(state, problem, self.runs.earlier)
         self._about.show(level, "" if isRunning else text, details)  # about the next run
         ui.problemLabel.text, ui.problemLabel.visible = problem, bool(problem) and not isRunning
         self.runs.show()
@@ -129,8 +111,8 @@ class TrainPanel(Page):
         edit.text = qt.QFileDialog.getExistingDirectory(self.widget, title, edit.text) or edit.text
 
     @guarded
-    def _onBrowseTable(self, _checked=False):
-        title, kinds = _("Choose a table"), _("Tables (*.csv)")
+    def _onBrowseFile(self, _checked=False):
+        *_shown, title, kinds = _fileTexts(training.fileOf(self.state))
         path = askForFile(self.widget, title, self.ui.pathEdit.text, kinds)
         if path:
             self.ui.pathEdit.text = path
@@ -141,3 +123,24 @@ class TrainPanel(Page):
             return
         self.context.clearMessage()
         self.runs.begin(training.start(self.context.runner, self.state))
+
+
+def _fileTexts(ending):
+    """Return the texts about a file in place of a folder: of field, button, its tip and dialog."""
+    texts = {
+        ".csv": (
+            _("A folder, or a table (CSV)"),
+            _("CSV…"),
+            _("Choose a table (CSV: patient, path) in a dialog"),
+            _("Choose a table"),
+            _("Tables (*.csv)"),
+        ),
+        ".json": (
+            _("A folder, or scanner.json"),
+            _("Scanner…"),
+            _("Choose a scanner that was measured before, in a dialog"),
+            _("Choose a measured scanner"),
+            _("Measured scanners (*.json)"),
+        ),
+    }
+    return texts.get(ending, (_("A folder"), "", "", "", ""))

@@ -146,8 +146,7 @@ class RunArea:
             state.scannerFor = ""  # whatever volume is chosen there
             self.context.showPage("enhance")
             return
-        modality = self._run.manifest()["modality"]
-        state.trainTask, state.trainSegmenter = f"train{modality}", ""
+        state.trainTask = f"slices{self._run.manifest()['modality']}"
         state.trainData = str(self._run.out)
 
     @guarded

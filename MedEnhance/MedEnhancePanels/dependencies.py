@@ -29,7 +29,7 @@ COMPRESS, ENHANCE = "compress", "enhance"
 _complete = set()
 _COMPILER = "ziglang>=0.13"
 _EXTENSION = "PyTorch"
-#: The setting of a user who declined the compiler: computing works without it, and slower.
+#: The setting of a user who declined the compiler: compressing works without it, and slower.
 _DECLINED = "MedEnhance/compilerDeclined"
 
 
@@ -109,7 +109,7 @@ def ensure(use=ENHANCE, context=None, button=None):
         _installAtOnce([package.requirement for package in packages])
         if packages := missing(use):
             raise _lack(_("Still missing: {names}"), packages, _("Restart Slicer, then try again."))
-    if _wantsCompiler():
+    if _wantsCompiler(use):
         _installAtOnce([_COMPILER])
     return True
 
@@ -222,15 +222,15 @@ def offerCompilerAgain():
     ensure(COMPRESS)
 
 
-def _wantsCompiler():
-    """Ask whether to install the compiler, where that helps; a No is remembered."""
+def _wantsCompiler(use):
+    """Ask whether to install the compiler, where that helps; for compressing a No is remembered."""
     isDeclined = slicer.util.settingsValue(_DECLINED, False, converter=slicer.util.toBool)
+    isDeclined = isDeclined and use == COMPRESS
     if isDeclined or slicer.app.testingEnabled() or not lacksLibrary():
         return False
     text = _(
-        "The compiled library, which computes six times as fast, is not built yet. Install a "
-        "compiler (0.1 GB, {package}) into Slicer's Python, to build it at the first run? If you "
-        "decline, only the page Models offers it again."
+        "The compiled library, which removes noise and makes compressing faster, is not built yet. "
+        "Install a compiler (0.1 GB, {package}) into Slicer's Python, to build it at the first run?"
     ).format(package=_COMPILER)
     isAgreed = slicer.util.confirmYesNoDisplay(text, _("MedEnhance: install a compiler"))
     slicer.app.userSettings().setValue(_DECLINED, not isAgreed)

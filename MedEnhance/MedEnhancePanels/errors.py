@@ -70,6 +70,9 @@ class PanelError(Exception):
             )
         elif code == "dependency" and hint.startswith("Repair"):
             error.hint = _("Press Repair packages… on the page Models.")
+        elif code == "dependency" and "compiled library" in message:
+            remedy = _("Press Install compiler… on the page Models.")
+            error.hint = f"{error.hint.rstrip('.')}. {remedy}"
         return error
 
     @classmethod

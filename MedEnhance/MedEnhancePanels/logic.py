@@ -40,7 +40,6 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         self,
         node,
         *,
-        guide=None,
         noise_map=False,
         segment=False,
         segmenter="auto",
@@ -51,23 +50,19 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
     ):
         """Enhance a volume node, or every frame of a sequence node; returns the new node.
 
-        The options are those of MedEnhanceLib's enhance, and: guide: a volume node of another
-        series of the examination. noise_map: make a volume of the measured noise too. segment:
-        find labels too, with the model `segmenter`; force_segmenter: even in a volume unlike those
-        that it learned from. output: an empty volume node, or an earlier result of this volume, to
-        fill instead of a new one.
+        The options are those of MedEnhanceLib's enhance, and: noise_map: make a volume of the
+        measured noise too. segment: find labels too, with the model `segmenter`; force_segmenter:
+        even in a volume unlike those that it learned from. output: an empty volume node, or an
+        earlier result of this volume, to fill instead of a new one.
         The node refers to what else was made: node.GetNodeReference("MedEnhance.segmentation"),
         also .input, .uncertainty, .noise, .table, .difference.
         """
         from MedEnhanceLib.denoise.config import EnhanceConfig
         from MedEnhanceTasks import enhancement
 
-        nodes = {"guide": guide, "output": output}
-        nodes = {name: each for name, each in nodes.items() if each is not None}
-        arguments.checkNodes(node=node, **nodes)
+        arguments.checkNodes(node=node, **({} if output is None else {"output": output}))
         options = enhancement.EnhanceOptions(
             arguments.checkedConfig(EnhanceConfig, **options),
-            guide=guide,
             output=output,
             noiseMap=noise_map,
             segment=segment,

@@ -80,7 +80,6 @@ class State:
     page = Field("")
     inputVolume = NodeReference()
 
-    guideVolume = NodeReference()
     outputVolume = NodeReference()
     enhancedVolume = NodeReference()
     task = Field.of(EnhanceConfig, "task")
@@ -100,6 +99,7 @@ class State:
     scanner = Field("")  # the file of one that is inverted; "" for none
     scannerWithout = Field("")  # steps of that inversion that are left out
     scannerFor = Field("")  # modality of the volumes that it was chosen for
+    model = Field("auto")  # that makes thin slices, or inverts a scanner
 
     compressMode = Field("lossless", "lossless", "maxError", "ratio", "psnr")
     maxError = Field(2.0)
@@ -121,14 +121,12 @@ class State:
             "distillCT",
         )
         trainData = Field("")
-        trainHighQuality = Field("")  # what a scanner is compared with
+        trainHighQuality = Field("")  # what a scanner is compared with, or learned from
         trainName = Field("my-run")
         distillMethod = Field.of(DistillConfig, "method")
         distillVolumes = Field.of(DistillConfig, "volumes")
         distillLicense = Field.of(DistillConfig, "license")
         trainDevice = Field.of(DistillConfig, "device")
-        trainSegmenter = Field("")  # "" for an enhancer by its own loss alone
-        trainGate = Field("ema", "ema", "binary")
         trainPreset = Field("cpu", *DistillConfig.PRESETS)
         trainRun = Field("")
 

@@ -33,7 +33,6 @@ class EnhanceOptions:
     """Options of an enhancement: the library's, and what is a node here."""
 
     config: EnhanceConfig = dataclasses.field(default_factory=EnhanceConfig)
-    guide: object = None  # a volume node of another series of the examination
     noiseMap: bool = False  # make a volume of the measured noise too
     segment: bool = False  # find labels too
     segmenter: str = "auto"  # the model that finds them
@@ -41,6 +40,12 @@ class EnhanceOptions:
     output: object = None  # a volume node to write into, instead of a new one
     box: tuple | None = None  # a region, see region.boxOf, that is enhanced first
     isBoxAlone: bool = False  # what is around the region stays as it is
+
+    @property
+    def inverts(self):
+        """Whether a scanner is inverted, by its file or by a model that learned that."""
+        isByModel = self.config.task == "noise" and self.config.model != "auto"
+        return isByModel or self.config.scanner is not None
 
 
 def start(runner, node, options):
@@ -306,7 +311,7 @@ class _Preview(NodeJob):
     def __init__(self, runner, node, options, index, region, onDraft):
         super().__init__(runner, node)
         # They need the whole volume.
-        left = {"scanner": None, "scanner_without": ()}
+        left = {"scanner": None, "scanner_without": (), "model": "auto"}
         left |= {"uncertainty": False, "correct_bias_field": False}
         config = dataclasses.replace(options.config, **left)
         self.options = dataclasses.replace(options, config=config)
@@ -351,11 +356,8 @@ class _Preview(NodeJob):
 
 
 def _sendInputs(source, job, options, *, keeps=False):
-    """Send the volume and the guide, and say what to do with them."""
+    """Send the volume, and say what to do with it."""
     yield from send(job, source, keeps=keeps)
-    if options.guide is not None:
-        yield from send(job, options.guide, "guide", keeps=keeps)
-        job.params["guide"] = [job.params["guide"]]
     job.params["config"] = dataclasses.asdict(options.config)
     job.params["output"] = os.path.join(job.folder, "enhanced.nrrd")
 
@@ -376,7 +378,7 @@ def _take(path):
 def _namesFor(node, options):
     output = _("{name} enhanced"), _("{name} enhanced, scanner inverted")
     texts = {
-        "output": output[options.config.scanner is not None],
+        "output": output[options.inverts],
         "uncertainty": _("{name} uncertainty"),
         "noise": _("{name} noise"),
         "segmentation": _("{name} segmentation"),

@@ -1,7 +1,6 @@
 """Runs of the page Train: parameters, checks, texts to read before, start."""
 
 import os
-from itertools import islice
 from pathlib import Path
 
 from slicer.i18n import tr as _
@@ -10,8 +9,7 @@ from MedEnhanceLib.bundles.store import is_taken
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.runtime.text import duration_text
 from MedEnhanceLib.training.jobs.durations import expected_duration
-from MedEnhanceLib.training.jobs.segmenter import find_images, teachers
-from MedEnhanceLib.training.jobs.train import training_config, volumes_in
+from MedEnhanceLib.training.jobs.train import volumes_in
 from MedEnhanceLib.training.spg.cohort import count_patients, require_patients
 from MedEnhanceLib.training.spg.config import FEWEST_PATIENTS, MANY_PATIENTS, DistillConfig
 from MedEnhanceLib.training.spg.dataset import find_set
@@ -20,10 +18,8 @@ from MedEnhanceLib.training.spg.statistics import count_of_numbers
 from MedEnhancePanels.errors import PanelError
 from MedEnhanceTasks import long_run
 
-#: Patients, and files, from which on they are not counted while a user waits.
-_MANY, _MANY_FILES = 100, 2000
-#: Most scans of held-out patients that are named.
-_NAMED = 3
+#: Patients from which on they are not counted while a user waits.
+_MANY = 100
 
 
 def kindOf(state):
@@ -37,22 +33,42 @@ def learnsFromLabels(state):
     return state.trainTask.startswith("labels")
 
 
+def takesScanner(state):
+    """Return whether a model is to be trained that inverts a scanner: HQG-Net, without pairs."""
+    return state.trainTask.startswith("train")
+
+
+def fileOf(state):
+    """Return the ending of the file that can stand in place of the first folder; "" for none."""
+    if takesScanner(state):
+        return ".json"
+    return ".csv" if kindOf(state) == "distill" else ""
+
+
+def takesTwoFolders(state):
+    """Return whether volumes of low and of high quality are taken."""
+    return takesScanner(state) or kindOf(state) == "scanner"
+
+
 def paramsOf(state):
     """Return the parameters of that job but for the folder of its results, as docs/jobs.md says."""
-    segmenter, folder = segmentersOf(state)[1], state.trainData.strip()
+    folder, good = state.trainData.strip(), state.trainHighQuality.strip()
     if kindOf(state) == "scanner":
-        folders = {"low_quality": folder, "high_quality": state.trainHighQuality.strip()}
+        folders = {"low_quality": folder, "high_quality": good}
         return folders | {"modality": state.trainTask[-2:]}
-    params = _choicesOf(state, segmenter)
+    params = _choicesOf(state)
     if kindOf(state) == "distill":
         return params | {"cohort": folder}
+    if takesScanner(state):
+        params["config"]["low_quality" if os.path.isdir(folder) else "scanner"] = folder
+        folder = good
     if not learnsFromLabels(state) and not find_set(Path(folder)):
         folder, fields = volumes_in(folder, params["method"])
         params["config"] |= fields
     return params | {"data": folder}
 
 
-def _choicesOf(state, segmenter):
+def _choicesOf(state):
     """Return the parameters that do not depend on the files in the folder."""
     config, modality = {"preset": state.trainPreset}, state.trainTask[-2:]
     config |= {"device": state.trainDevice}
@@ -63,41 +79,25 @@ def _choicesOf(state, segmenter):
     config |= {"modality": modality, "name": state.trainName.strip()}
     if learnsFromLabels(state):
         return {"method": "head", "config": config}
-    if segmenter is not None:
-        config["task"] = {"segmenter": segmenter.name, "gate": state.trainGate}
     method = "slices" if state.trainTask.startswith("slices") else "hqg"
     return {"method": method, "config": config}
 
 
-def segmentersOf(state):
-    """List the segmentation models that can teach an enhancer.
-
-    Returns also the one that is to teach, None for none, and why there is nothing to choose from.
-    """
-    if not state.trainTask.startswith("train"):
-        return [], None, ""
-    able, faults = teachers(state.trainTask[-2:])
-    segmenter = next((each for each in able if each.name == state.trainSegmenter), None)
-    problem = _("No installed segmentation model can teach an enhancer of this modality.")
-    reasons = [PanelError.fromException(fault).text for fault in faults]
-    return able, segmenter, "" if able else "\n".join([problem, *reasons])
-
-
-def aboutOf(state, segmenter, problem, earlier):
+def aboutOf(state, problem, earlier):
     """Describe the next run for a Notice: (level, what it makes and how long that takes, details).
 
     earlier: the runs on this computer, from which the time is estimated.
     """
     if kindOf(state) == "scanner":
         return "info", *_aboutScanner()
+    level = "info"
     if kindOf(state) == "distill":
         level, text, details = _aboutSet(state, problem)
+    elif learnsFromLabels(state):
+        text, details = _aboutLabels()
     else:
-        about = _aboutLabels() if learnsFromLabels(state) else _aboutTraining(state)
-        if segmenter is not None:
-            about = _aboutTaught(state, segmenter, problem)
-        level, (text, details) = "info", about
-    duration = expected_duration(kindOf(state), _choicesOf(state, segmenter), earlier)
+        text, details = _aboutHqg() if takesScanner(state) else _aboutSlices(state)
+    duration = expected_duration(kindOf(state), _choicesOf(state), earlier)
     return level, f"{text} {_durationText(duration)}", details
 
 
@@ -111,8 +111,20 @@ def _durationText(duration):
     return text.format(time=time)
 
 
-def _aboutTraining(state):
-    """Say what a training learns from, and what its model has of that."""
+def _aboutHqg():
+    """Say what HQG-Net learns without pairs, from what, and what its model has of that."""
+    return _("Trains a model that inverts a scanner, without pairs of volumes."), _(
+        "The scanner is measured from both folders, or read from its file in place of that of low "
+        "quality. Volumes of high quality are put behind it, and a network learns what the "
+        "inversion leaves; if it gains nothing on volumes held out, the model inverts alone. Both "
+        "folders need the same body part and contrast of ten or more patients, who may differ. The "
+        "model can carry traces of patients: treat it as carefully as their images. Enhance then "
+        "offers it as a scanner model; nothing uses it by itself."
+    )
+
+
+def _aboutSlices(state):
+    """Say what a training of thin slices learns from, and what its model has of that."""
     details = _(
         "All volumes of the folder are taken, or those in its subfolder hq, as free of noise; or a "
         "distilled set. The model can carry traces of patients whose images it learned from: treat "
@@ -144,45 +156,22 @@ def _aboutScanner():
     )
 
 
-def _aboutTaught(state, segmenter, problem):
-    """Say which scans a training takes that a segmentation model teaches, and who is held out."""
-    text = _("Trains an enhancer further on scans, taught by {name}.")
-    details = _(
-        "The folder, or its subfolder hq, needs scans with little noise, and no other volumes: a "
-        "folder for each person, with all scans of that person, or a file for each. No labels are "
-        "needed: those that {name} finds in the scans are the truth. A fifth of the people, drawn "
-        "at random, are held out: nothing is learned from them, and they decide what is kept. "
-        "{name} must get better on their scans with simulated noise, at nearly the same PSNR."
-    )
-    texts = [text.format(name=segmenter.name), "" if problem else _heldOutText(state)]
-    return " ".join(filter(None, texts)), details.format(name=segmenter.name)
-
-
-def _heldOutText(state):
-    """Name the scans of the people who are held out; empty for a large folder."""
-    training, heldOut = _imagesOf(state)
-    names = [os.path.relpath(path, state.trainData.strip()) for path in heldOut]
-    text = _("Held out: {names} ({count} of {all} scans).")
-    shown = ", ".join(names[:_NAMED]) + ", …" * (len(names) > _NAMED)
-    count, total = len(names), len(training) + len(names)
-    return text.format(names=shown, count=count, all=total) if names else ""
-
-
-def problemOf(state, segmenter):
-    """Say what is missing before a run can start, taught by a segmentation model or not."""
+def problemOf(state):
+    """Say what is missing before a run can start."""
     folder, isTraining = state.trainData.strip(), kindOf(state) == "train"
-    isMeasuring = kindOf(state) == "scanner"
-    folders = [folder, state.trainHighQuality.strip()] if isMeasuring else [folder]
+    good = state.trainHighQuality.strip()
+    folders = [folder, good] if takesTwoFolders(state) else [folder]
     for each in folders:
         if each and not os.path.exists(each):
             return _("{folder} does not exist: choose another.").format(folder=each)
-    if isMeasuring and not all(map(os.path.isdir, folders)):
-        return _("Choose the folders of low and of high quality.")
-    isTable = not isTraining and folder.lower().endswith(".csv") and os.path.isfile(folder)
-    if not isTable and not os.path.isdir(folder):
+    ending = fileOf(state)
+    hasFile = bool(ending) and folder.lower().endswith(ending) and os.path.isfile(folder)
+    if not all(map(os.path.isdir, folders[hasFile:])):
+        if takesTwoFolders(state):
+            return _("Choose the folders of low and of high quality.")
         rows = _("Choose a folder with a folder for each patient, or a table (CSV: patient, path).")
         return _("Choose the folder that is described above.") if isTraining else rows
-    if problem := _dataProblem(state, folder, segmenter):
+    if problem := _cohortProblem(state, folder):
         return problem
     if not state.trainName.strip():
         return _("Give the run a name.")
@@ -191,32 +180,15 @@ def problemOf(state, segmenter):
     return ""
 
 
-def _dataProblem(state, folder, segmenter):
-    """Say that a cohort has too few patients, or scans are missing; empty for neither."""
+def _cohortProblem(state, folder):
+    """Say that a cohort has too few patients; empty where it has not."""
     try:
-        if segmenter is not None and find_set(Path(folder)):
-            return _("A distilled set cannot be segmented: choose a folder of scans.")
-        if segmenter is not None:
-            _imagesOf(state)
-        elif kindOf(state) == "distill":
+        if kindOf(state) == "distill":
             require_patients(count_patients(folder, FEWEST_PATIENTS), _("A distillation"))
             DistillConfig(license=state.distillLicense.strip())  # refuses what is no name
     except (MedEnhanceError, OSError) as error:
         return PanelError.fromException(error).text
     return ""
-
-
-def _imagesOf(state):
-    """Find the images that a segmentation model teaches on, and those of held-out patients.
-
-    None in a large folder, as its name may still be typed. Raises a MedEnhanceError for other data.
-    """
-    files = Path(state.trainData.strip()).rglob("*")
-    if next(islice(files, _MANY_FILES, None), None) is not None:
-        return [], []
-    params = paramsOf(state)
-    config = params["config"] | {"name": "taught"}  # the page may have none yet
-    return find_images(training_config(params["method"], config), Path(params["data"]))
 
 
 def _aboutSet(state, problem):
@@ -246,7 +218,7 @@ def _aboutSet(state, problem):
 def start(runner, state):
     """Begin the run that the page describes, in a new folder; returns a Run."""
     long_run.checkIdle(runner)
-    if why := problemOf(state, segmentersOf(state)[1]):
+    if why := problemOf(state):
         raise PanelError(_("The cohort cannot be used"), why, "input")
     params = paramsOf(state)  # it raises for a folder without volumes
     run = long_run.Run.create(long_run.root(), kindOf(state), state.trainName)

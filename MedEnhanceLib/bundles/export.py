@@ -28,21 +28,19 @@ if TYPE_CHECKING:
 
 #: Stands for a fact of the training data that was not given.
 NOT_STATED = "not stated"
-#: Least gain of Dice that matters: another seed changes as much (Benchmarks/gradprom.py).
-_LEAST_DICE = 0.01
 #: Errors of torch, and of our own code, for tensors that do not fit a network.
 _UNFIT = (RuntimeError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
 #: Fields of a network's description that are also dimensions of its tensors.
 _SIZES = ("context", "widths")
 #: Sentences of the card, by kind of model: its purpose, and what its table of measurements states.
 _PURPOSES = {
-    "enhancer": "Enhances: removes noise from {modality}",
+    "enhancer": "Inverts a scanner: {modality}",
     "slices": "Makes thin slices from thick ones: {modality}",
     "head": "Segments: finds structures in {modality}",
     "codec": "Helps to compress {modality}",
 }
 _MEASURES = {
-    "enhancer": "PSNR (dB) and SSIM against the undamaged volume: higher is better.",
+    "enhancer": "PSNR (dB) against the undamaged volume: higher is better.",
     "slices": "PSNR (dB) against thin slices as acquired: higher is better.",
     "head": "Dice of each structure with the reference labels: 1 is equal, 0 is no overlap. Volume "
     "error: how much larger than the reference structures are, mean over scans.",
@@ -185,7 +183,6 @@ def make_card(metadata: dict[str, Any]) -> str:
         f"- Version: {metadata['version']}",
         f"- License of the weights: {metadata['license']}",
         f"- How it was trained: {metadata.get('training', {}).get('summary', 'see metadata.json')}",
-        *([f"- Gradient gate: {_gate_text(metadata)}"] if metadata["kind"] == "head" else []),
         "",
         "## Training data",
         "",
@@ -202,28 +199,13 @@ def make_card(metadata: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _gate_text(metadata: Mapping[str, Any]) -> str:
-    """Say whether an enhancer was trained together with a head, and how often the gate was open."""
-    record = metadata.get("gradprom") or {}
-    steps = record.get("trial") or record.get("taught")
-    if not steps:
-        return "none, as no enhancer was trained together with this model"
-    decision = "accepted" if steps["accepted"] else "not accepted: the weights before them stay"
-    return (
-        f"{steps['gate']}, open in {100 * steps['open_fraction']:.0f}% of {steps['steps']} steps, "
-        f"for {100 * steps['open_share']:.0f}% of the enhancer's weights; {decision}"
-    )
-
-
 def _measured_table(metadata: dict[str, Any]) -> list[str]:
     rows = metadata.get("measured", [])
     if not rows:
         return [comparison(metadata) or "Not measured yet."]
     columns = list(rows[0])
-    # An enhancer trained for a segmentation model is judged by the Dice of that model.
-    kind = "head" if "gradprom" in metadata else metadata["kind"]
     return [
-        _MEASURES[kind],
+        _MEASURES[metadata["kind"]],
         "",
         "| " + " | ".join(columns) + " |",
         "|" + "---|" * len(columns),
@@ -235,50 +217,24 @@ def _measured_table(metadata: dict[str, Any]) -> list[str]:
 
 
 def comparison(metadata: Mapping[str, Any]) -> str:
-    """Compare a model with the filter and the shipped one, and advise; "" if not measured.
-
-    One that a segmentation model taught is judged by its Dice before and after that.
-    """
+    """Compare a model with the shipped one, and advise; "" if not measured."""
     training = metadata.get("training", {})
     validation = training.get("validation") or {}
     if "over_shipped_db" not in validation:
         return ""
     over, error = validation["over_shipped_db"], validation["over_shipped_error_db"]
-    shipped = metadata["modality"].lower() + ("-slices" if metadata["kind"] == SLICES else "")
+    shipped = f"{metadata['modality'].lower()}-{SLICES}"
     text = f"{abs(over):.2f} ± {error:.2f} dB {_better(over)} than the shipped {shipped}"
-    if "gain_db" in validation:
-        gain = validation["gain_db"]
-        text = f"{abs(gain):.2f} dB {_better(gain)} than the filter alone, {text}"
     where = (
         "volumes held out"
-        if training["config"].get("held_out") or "gradprom" in metadata
+        if training["config"].get("held_out")
         else "new crops of the training volumes, not of other scans"
     )
-    text, is_better, other = f"On {where}: {text}.", is_certain(over, error), shipped
-    if taught := metadata.get("gradprom"):
-        text, other = f"{_taught_text(taught)} {text}", training["config"]["start"]
-        gain = taught["dice"]["taught"] - taught["dice"]["untaught"]
-        is_better = taught["accepted"] and taught["persons_held_out"] > 1 and gain > _LEAST_DICE
-    if is_better:
+    text = f"On {where}: {text}."
+    if is_certain(over, error):
         return f"{text} Use {metadata['name']}: it gains beyond chance."
-    verdict = "No gain beyond chance"
-    if not taught and is_certain_loss(over, error):
-        verdict = "It is worse"
-    return f"{text} {verdict}: use {other}."
-
-
-def _taught_text(taught: Mapping[str, Any]) -> str:
-    """Say whether the weights that a segmentation model taught were accepted, and why."""
-    before, after = ((taught["dice"][n], taught["psnr_db"][n]) for n in ("untaught", "taught"))
-    decision = "accepted, as its Dice rose and PSNR hardly fell"
-    if not taught["accepted"]:
-        why = "PSNR fell too much" if after[0] > before[0] else "its Dice did not rise"
-        decision = f"not accepted, as {why}; those before them stay"
-    return (
-        f"The weights that {taught['segmenter']['name']} taught were {decision}. Patients held "
-        f"out: {taught['persons_held_out']}; Dice {before[0]:.3f} before and {after[0]:.3f} after, "
-        f"PSNR {after[1] - before[1]:+.2f} dB."
-    )
+    verdict = "It is worse" if is_certain_loss(over, error) else "No gain beyond chance"
+    return f"{text} {verdict}: use {shipped}."
 
 
 def _better(difference: float) -> str:

@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from MedEnhanceLib.errors import Cancelled, ModelError
 from MedEnhanceLib.io.atomic import atomic_write, make_folder, refuse_unwritable
-from MedEnhanceLib.learning.checkpoint import Checkpoint
+from MedEnhanceLib.learning.checkpoint import Checkpoint, Stateful
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import NOTHING_WRITTEN, Monitor
 
@@ -157,7 +157,7 @@ class Learner(Generic[Network]):
         config: Mapping[str, Any],
         monitor: Monitor,
         generator: np.random.Generator | None = None,
-        modules: Mapping[str, nn.Module] | None = None,
+        modules: Mapping[str, Stateful] | None = None,
         optimizers: Mapping[str, Optimizer] | None = None,
     ) -> float:
         """Descend the losses of all steps, as `run_steps`; returns the seconds.

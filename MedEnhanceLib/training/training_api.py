@@ -16,7 +16,7 @@ from MedEnhanceLib.core.options import PathLike, local_path
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.progress import Cancel
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
-from MedEnhanceLib.training.hqg.config import TrainConfig, TrainSlicesConfig
+from MedEnhanceLib.training.hqg.config import TrainConfig
 from MedEnhanceLib.training.jobs.distill import distill_config, distill_into, refuse_among_patients
 from MedEnhanceLib.training.jobs.evaluate import evaluate_bundle
 from MedEnhanceLib.training.jobs.train import (
@@ -26,6 +26,7 @@ from MedEnhanceLib.training.jobs.train import (
     train_method,
     training_config,
 )
+from MedEnhanceLib.training.slices.config import TrainSlicesConfig
 from MedEnhanceLib.training.spg.cohort import Cohort
 from MedEnhanceLib.training.spg.config import DistillConfig
 
@@ -46,8 +47,9 @@ def train(
     """Train a model, or resume a training.
 
     Args:
-        method: "hqg": an enhancer; "head": segmentation; "slices": a network that restores thin
-            slices; "codec": a network of the compression, chosen by the field part.
+        method: "hqg": a network that makes scans of one scanner like those of another, without
+            pairs; "head": segmentation; "slices": a network that restores thin slices; "codec": a
+            network of the compression, chosen by the field part.
         config: a preset ("smoke", "quick", "cpu", "full"), the method's fields as an object, or its
             TrainConfig, TrainHeadConfig or TrainSlicesConfig.
         data: the folder that patterns in config are relative to, for head of label maps; for hqg
@@ -68,10 +70,10 @@ def train(
         ConfigError: an unknown method or preset, an invalid field, or no folder of data or out.
         Cancelled: after writing a checkpoint from which the same call resumes.
 
-        config = {"preset": "cpu", "modality": "MR", "high_quality": ["*.nii.gz"]}
-        folder = me.train("hqg", config, "data/", out="runs/a", progress=True)
+        folder = me.train("hqg", low_quality="old/", high_quality="good/", out="runs/old")
         me.enhance(volume, model=str(folder))
-        me.train("hqg", low_quality="old/", high_quality="good/", out="runs/scanner")
+        config = {"preset": "quick", "modality": "MR", "files": ["*.nii.gz"]}
+        me.train("slices", config, "data/", out="runs/slices", progress=True)
         me.train("head", from_labels="label-maps/", images="labeled/", out="runs/head")
     """
     given = {"preset": config} if isinstance(config, str) else config
@@ -143,7 +145,7 @@ def evaluate(
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> dict[str, Any]:
-    """Measure an enhancer on volumes that are degraded and enhanced, or a head against labels.
+    """Measure a model of a scanner on volumes behind it, or a head against labels.
 
     Args:
         bundle: a model's name, its folder, or a Bundle.
@@ -160,7 +162,7 @@ def evaluate(
         ModelError: there is no such model, or it is damaged.
         InputError: a volume cannot be read, or lacks the labels that a head needs.
 
-        me.evaluate("mr", "data/")["results"]["means"]
+        me.evaluate("runs/old/old", "data/")["results"]["means"]
     """
     model = bundle.folder if isinstance(bundle, Bundle) else bundle
     with watched(progress, cancel) as monitor:

@@ -38,12 +38,12 @@ from MedEnhanceLib.slices.slice_network import open_network
 from MedEnhanceLib.synthetic import synthetic_volume
 from MedEnhanceLib.training.hqg.config import TrainConfig, TrainSlicesConfig
 from MedEnhanceLib.training.hqg.run import gain_of, train, validated_crops
-from MedEnhanceLib.training.hqg.slice_training import (
+from MedEnhanceLib.training.hqg.targets import load_data
+from MedEnhanceLib.training.slices.training import (
     measured_beside_shipped,
     read_planes,
     train_slices,
 )
-from MedEnhanceLib.training.hqg.targets import load_data
 from MedEnhanceLib.training.spg.dataset import PATTERN
 
 KEPT = folder_of("distillation")

@@ -217,7 +217,7 @@ if "train" in JOBS:  # an installation without it passes these tests too
             "MedEnhanceLib.training.training_api.distill_into",
         ),
         "evaluate": (
-            partial(me.evaluate, "mr", "data"),
+            partial(me.evaluate, "brain", "data"),
             "MedEnhanceLib.training.training_api.evaluate_bundle",
         ),
     }

@@ -152,16 +152,15 @@ def test_links_of_the_documents_lead_somewhere() -> None:
 @pytest.mark.parametrize("recipe", sorted((ROOT / "docs/recipes").glob("*.json")), ids=str)
 def test_recipes_are_valid_configurations(recipe: Path) -> None:
     from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
-    from MedEnhanceLib.training.hqg.config import TrainConfig, TrainSlicesConfig
     from MedEnhanceLib.training.jobs.train import training_config
+    from MedEnhanceLib.training.slices.config import TrainSlicesConfig
 
     fields = json.loads(recipe.read_text(encoding="utf-8"))
     if "part" in fields:
         modality = training_config("codec", fields).modality
         assert recipe.stem == f"codec-{modality.lower()}-{fields['part']}"
         return
-    enhancer = TrainSlicesConfig if recipe.stem.endswith("-slices") else TrainConfig
-    made = (TrainHeadConfig if "structures" in fields else enhancer).from_json(fields)
+    made = (TrainHeadConfig if "structures" in fields else TrainSlicesConfig).from_json(fields)
     assert made.name == recipe.stem
 
 

@@ -68,9 +68,7 @@ class AccessibilityTest(MedEnhanceTestCase):
             steps = [low - high for high, low in itertools.pairwise(heights)]
             self.assertGreater(min(steps), -9, [each.objectName for each in stops])
             kinds += [each.className() for each in stops]
-        self.assertEqual(
-            kinds.count("ctkComboBox"), len(self.widget.PAGES) + 3
-        )  # guide, output, region
+        self.assertEqual(kinds.count("ctkComboBox"), len(self.widget.PAGES) + 2)  # output, region
 
     def stops(self):
         """What the tab key comes to, from the selector of the volume until it comes there again."""
@@ -93,4 +91,4 @@ class AccessibilityTest(MedEnhanceTestCase):
                 count += 1
                 self.assertFalse(selector.showChildNodeTypes, selector.objectName)
                 self.assertFalse(selector.addEnabled, selector.objectName)
-        self.assertEqual(count, 5)
+        self.assertEqual(count, 4)

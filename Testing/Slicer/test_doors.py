@@ -20,8 +20,8 @@ from MedEnhancePanels.errors import PanelError
 #: What each call of a job states.
 _ALWAYS = {"input", "output", "overwrite", "lossless", "patient_id", "dicom",
            "uncertainty_output"}  # fmt: skip
-#: Widgets for nodes and regions, which have tests of their own.
-_OF_NODES = {"outputSelector", "roiSelector", "roiUseComboBox"}
+#: Widgets for nodes, regions and imported models, which have tests of their own.
+_TESTED_ALONE = {"outputSelector", "roiSelector", "roiUseComboBox", "modelComboBox"}
 
 
 class DoorTestCase(MedEnhanceTestCase):
@@ -66,7 +66,6 @@ class LogicTest(DoorTestCase):
     def setUp(self):
         super().setUp()
         self.node = self.smallVolume(name="scan", modality="MR")
-        self.guide = self.smallVolume(name="guide", modality="MR", seed=6)
 
     def call(self, job, **options):
         logic, node = self.logic, self.node
@@ -85,13 +84,13 @@ class LogicTest(DoorTestCase):
         return calls[job]()
 
     def test_anOptionArrivesInTheJob(self):
-        nodes = {"guide": self.guide, "noise_map": True, "segmentation_output": True}
+        outputs = {"noise_map": True, "segmentation_output": True}
         entries = list(rows_in("logic"))
         keywords = {(job, name): keyword for job, name, keyword, _row in entries}
         for job, name, keyword, row in entries:
             given = {each: value for each, value in row.also.items() if value is not None}
             given = {keywords.get((job, each), each): value for each, value in given.items()}
-            given[keyword] = nodes.get(name, row.value)
+            given[keyword] = outputs.get(name, row.value)
             with self.subTest(job=job, option=name):
                 self.call(job, **given)
                 self.assertAsked(job, name, row)
@@ -125,7 +124,7 @@ class PageTest(DoorTestCase):
         named = {name for row in ROWS.values() for name in row.panel}
         for page in self.PAGES:
             bound = {widget.objectName for _field, widget, _kind in self.widget.panels[page]._bound}
-            self.assertEqual(bound - named, _OF_NODES if page == "enhance" else set())
+            self.assertEqual(bound - named, _TESTED_ALONE if page == "enhance" else set())
 
     def test_anOptionOfEnhancingGoesFromItsWidgetToTheJob(self):
         self.assertGoesToTheJob("enhance", slice(0, None, 2))
@@ -150,7 +149,6 @@ class PageTest(DoorTestCase):
         """Choose a volume of the row's kind in an empty scene, and show what is folded."""
         slicer.mrmlScene.Clear(0)
         modality, frames = row.volume
-        self.guide = self.smallVolume(name="guide", modality="MR", seed=6)
         volume = {"modality": modality, "spacing": (1.0, 1.0, 3.0)}
         if frames > 1:
             self.choose(self.sequenceOf("scan", range(frames), **volume))
@@ -160,9 +158,7 @@ class PageTest(DoorTestCase):
     def set(self, widget, value):
         """Set a widget as a user does, who can use only what is enabled."""
         self.assertTrue(widget.enabled, widget.objectName)
-        if widget.inherits("qMRMLNodeComboBox"):
-            widget.setCurrentNode(self.guide)
-        elif widget.inherits("QComboBox"):
+        if widget.inherits("QComboBox"):
             self.assertGreaterEqual(widget.findData(value), 0, "it is not offered")
             self.pick(widget, value)
         elif widget.inherits("QAbstractButton"):

@@ -20,8 +20,8 @@ ROLES_OF_A_RUN = ("input", "uncertainty", "noise", "segmentation", "table")
 
 
 class ChoicesTest(EnhanceTestCase):
-    def test_fourChoicesAreVisibleAndTheTaskIsInWords(self):
-        """Volume, modality, task and guide; the rest is for those who look for it."""
+    def test_threeChoicesAreVisibleAndTheTaskIsInWords(self):
+        """Volume, modality and task; the rest is for those who look for it."""
         self.reload("enhance")
         self.assertFalse(self.ui.applyButton.enabled or self.ui.previewButton.enabled)
         self.assertIn("Choose a volume", self.ui.problemLabel.text)
@@ -35,7 +35,7 @@ class ChoicesTest(EnhanceTestCase):
             if name.endswith(("Selector", "ComboBox", "CheckBox", "SpinBox"))
             and getattr(ui, name).isVisibleTo(page)
         ]
-        self.assertEqual(sorted(choices), ["guideSelector", "modalityComboBox", "taskComboBox"])
+        self.assertEqual(sorted(choices), ["modalityComboBox", "taskComboBox"])
         self.assertEqual(ui.taskComboBox.currentText, "Noise")
         self.pick(ui.taskComboBox, "slices")  # keys reach the others where the order stays
         self.assertEqual(self.tasks(), ["Noise", "Thin slices from thick ones"])
@@ -50,14 +50,16 @@ class ChoicesTest(EnhanceTestCase):
         self.assertFalse(ui.biasFieldCheckBox.enabled)
         self.assertFalse(self.panel.options.config.correct_bias_field)
 
-    def test_faintLesionsOfCTAreKeptUnlessTheUserSmoothsThem(self):
+    def test_faintLesionsOfCTAreMostlyKeptUnlessTheUserSmoothsThem(self):
         ui, node = self.ui, self.smallVolume(name="scan", modality="CT")
         self.choose(node)
-        self.assertEqual(ui.lesionsComboBox.currentText, "Faint lesions: keep (default)")
+        self.assertEqual(ui.lesionsComboBox.currentText, "Faint lesions: mostly kept (default)")
         self.assertFalse(self.panel.options.config.for_viewing)
         self.pick(ui.lesionsComboBox, True)
         self.assertTrue(self.panel.options.config.for_viewing)
-        self.assertIn("Removes noise, and small faint lesions with it.", ui.planLabel.text)
+        self.assertIn(
+            "Removes noise, and small faint lesions that look like it, on", ui.planLabel.text
+        )
         for another in (lambda: self.pick(ui.taskComboBox, "slices"), lambda: self.mr(node)):
             another()
             self.assertTrue(ui.lesionsComboBox.isHidden())
@@ -115,14 +117,14 @@ class ChoicesTest(EnhanceTestCase):
         self.choose(second)  # which is shown already
         self.assertEqual({each.GetBackgroundVolumeID() for each in layers}, {first.GetID()})
 
-    def test_theModelForTheModalityIsUsed(self):
+    def test_theModalityDecidesWhetherNoiseIsRemoved(self):
         node = self.smallVolume(name="tracer")
         self.choose(node)
-        for modality, model in (("MR", "mr"), ("CT", "ct")):
+        for modality in ("MR", "CT"):
             self.setModality(node, modality)
             self.assertTrue(self.ui.applyButton.enabled)
-            self.assertIn(f"Runs model {model} on the ", self.ui.planLabel.text)
-            self.assertIn("Trained on", self.ui.planLabel.toolTip)
+            self.assertIn("Removes noise, on the ", self.ui.planLabel.text)
+            self.assertEqual(self.ui.planLabel.toolTip, "", "it takes no model")
         box = self.ui.modalityComboBox
         texts, never = [box.itemText(at) for at in range(box.count)], "(not enhanced)"
         self.assertEqual(texts, ["CT", "MR", f"Microscopy {never}", "Other or unknown"])
@@ -135,7 +137,7 @@ class ChoicesTest(EnhanceTestCase):
         self.processEvents(80)
         self.assertEqual(self.bridge.modalityOf(node), "MR")
         self.assertTrue(self.ui.applyButton.enabled)
-        self.assertIn("model mr", self.ui.planLabel.text)
+        self.assertIn("Removes noise, on the ", self.ui.planLabel.text)
 
     def test_unusableInputsAndOutputsAreNamed(self):
         color = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "photo")
@@ -209,20 +211,12 @@ class ChoicesTest(EnhanceTestCase):
         self.assertIn("no segmentation model", ui.segmentCheckBox.toolTip)
         self.assertTrue(ui.applyButton.enabled)
 
-    def test_guideAndOutputAreChecked(self):
-        """Only earlier results of the volume are written over."""
+    def test_onlyEarlierResultsOfTheVolumeAreWrittenOver(self):
         node = self.smallVolume(name="scan", modality="MR")
         other = self.smallVolume(name="other patient", modality="CT")
         result, others = self.resultOf(node), self.resultOf(other, "other result")
         slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode")  # selectors look again
         self.choose(node)
-        for guide, problem in (
-            (other, "other patient is CT, the volume MR"),
-            (node, "the volume itself"),
-            (None, ""),
-        ):
-            self.ui.guideSelector.setCurrentNode(guide)
-            self.assertIn(problem, self.ui.problemLabel.text)
         for original in (node, other):
             self.ui.outputSelector.setCurrentNode(original)
             self.assertIsNone(self.ui.outputSelector.currentNode())
@@ -233,19 +227,13 @@ class ChoicesTest(EnhanceTestCase):
         self.assertTrue(self.ui.applyButton.enabled)
 
     def test_volumesThatNoRunCanTakeAreNamedAndKeepThePageWorking(self):
-        """A sheared grid, also of a neighbor in the study; an image without voxels."""
+        """A sheared grid; an image without voxels."""
         node, other = (self.smallVolume(name=name, modality="MR") for name in ("scan", "other"))
         empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
         empty.SetAndObserveImageData(vtk.vtkImageData())
-        hierarchy = self.bridge.subjectHierarchy()
-        study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "study")
-        for each in (node, other, empty):
-            hierarchy.SetItemParent(hierarchy.GetItemByDataNode(each), study)
         other.SetIJKToRASDirections([[1, 0.3, 0], [0, 1, 0], [0, 0, 1]])
         self.choose(node)
         self.assertEqual((self.message, self.ui.problemLabel.text), ("", ""))
-        self.ui.guideSelector.setCurrentNode(other)
-        self.assertIn("other: direction: the axes are not", self.ui.problemLabel.text)
         for volume, problem in ((other, "other: direction"), (empty, "empty has no voxels")):
             self.choose(volume)
             self.assertIn(problem, self.ui.problemLabel.text)
@@ -309,7 +297,6 @@ class ApplyTest(EnhanceTestCase):
         self.assertEqual((shown.GetWindow(), shown.GetLevel()), (200.0, 120.0))
         self.assertIs(self.results.linked(output, "input"), node)
         self.assertIsNone(self.results.linked(output, "segmentation"))
-        self.assertEqual(output.GetAttribute("MedEnhance.model"), "mr")
         manifest = json.loads(output.GetAttribute("MedEnhance.manifest"))
         self.assertEqual(manifest["device"], "cpu")
         self.assertIn("Brain enhanced is ready", self.message)
@@ -388,61 +375,6 @@ class ApplyTest(EnhanceTestCase):
         self.choose(first)
         self.assertIs(self.ui.resultSelector.currentNode(), output)
 
-    def test_theSeriesWithTheLeastNoiseIsSuggestedAndOffUntilChosen(self):
-        """Of the same study, or of the same patient and day."""
-        node, button = self.brain(), self.ui.suggestedGuideButton
-        self.choose(node)
-        self.assertFalse(button.isVisibleTo(self.panel.widget))
-        rng = np.random.default_rng(0)
-        made, ours, other = {}, self.study, self.newStudy("P1", "20200102")
-        later, stranger = self.newStudy("P1", "20200103"), self.newStudy("P2", "20200102")
-        self.describe(ours, "P1", "20200102")
-        for name, noise, study in (
-            ("T2", 20, ours),
-            ("FLAIR", 6, ours),
-            ("CT", 1, ours),
-            ("result", 1, ours),
-            ("later", 1, later),
-            ("stranger", 1, stranger),
-            ("T1 again", 3, other),
-        ):
-            voxels = rng.normal(5000, noise, slicer.util.arrayFromVolume(node).shape)
-            voxels[..., voxels.shape[-1] // 2 :] += 2000  # two tissues: noise counts by contrast
-            volume = slicer.util.addVolumeFromArray(voxels.astype(np.int16), name=name)
-            made[name] = volume
-            self.bridge.copyGeometry(node, volume)
-            volume.SetAttribute(self.bridge.MODALITY, "CT" if name == "CT" else "MR")
-            self.hierarchy.SetItemParent(self.hierarchy.GetItemByDataNode(volume), study)
-        self.results.stamp(made["result"], "enhanced", node)
-        self.panel.update()
-        self.assertEqual(button.text, "Suggested: T1 again")
-        self.assertIn("same examination, least noise of", button.toolTip)
-        slicer.mrmlScene.RemoveNode(made["T1 again"])
-        self.panel.update()
-        self.assertEqual(button.text, "Suggested: FLAIR")
-        self.assertTrue(button.isVisibleTo(self.panel.widget))
-        self.assertIsNone(self.panel.options.guide)
-        button.click()
-        self.assertIs(self.panel.options.guide, made["FLAIR"])
-        self.assertFalse(button.isVisibleTo(self.panel.widget))
-
-    @property
-    def hierarchy(self):
-        return slicer.mrmlScene.GetSubjectHierarchyNode()
-
-    def newStudy(self, patient, day):
-        study = self.hierarchy.CreateStudyItem(self.hierarchy.GetSceneItemID(), f"{patient} {day}")
-        self.describe(study, patient, day)
-        return study
-
-    def describe(self, study, patient, day):
-        """Patient and day of a study, as Slicer's module DICOM puts them into the scene."""
-        names, hierarchy = slicer.vtkMRMLSubjectHierarchyConstants, self.hierarchy
-        item = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), patient)
-        hierarchy.SetItemAttribute(item, names.GetDICOMPatientIDAttributeName(), patient)
-        hierarchy.SetItemAttribute(study, names.GetDICOMStudyDateAttributeName(), day)
-        hierarchy.SetItemParent(study, item)
-
     def test_whatASampleIsIsNoWarning(self):
         node = self.smallVolume(modality="MR")
         node.SetAttribute(volume_warnings.ABOUT, "A sample, damaged on purpose by simulation.")
@@ -466,7 +398,7 @@ class ApplyTest(EnhanceTestCase):
         self.addCleanup(slicer.app.userSettings().remove, "MedEnhance/Pace/cpu/noise")
         self.context.state.device = "cpu"
         self.choose(self.smallVolume(modality="MR"))  # 3,840 voxels: 81 s, and 3 s to start
-        self.assertRegex(self.ui.planLabel.text, r"Runs model mr on the CPU, about 85 s\.$")
+        self.assertRegex(self.ui.planLabel.text, r"Removes noise, on the CPU, about 85 s\.$")
         self.context.state.device = "cuda"  # of which no run is known
         self.assertNotIn("about", self.ui.planLabel.text)
         slicer.app.userSettings().remove("MedEnhance/Pace")  # of runs of other tests

@@ -114,7 +114,7 @@ class ThinSlicesTest(EnhanceTestCase):
         self.pick(self.ui.taskComboBox, "slices")
         self.processEvents(80)
         self.assertEqual(self.context.state.task, "slices")
-        for widget in (self.ui.segmentCheckBox, self.ui.uncertaintyCheckBox, self.ui.guideSelector):
+        for widget in (self.ui.segmentCheckBox, self.ui.uncertaintyCheckBox):
             self.assertFalse(widget.enabled)
             self.assertIn("thin slices", widget.toolTip)
         self.assertFalse(self.ui.previewButton.enabled)

@@ -154,7 +154,7 @@ class FramesOnThePageTest(EnhanceTestCase):
         noise |= text("clean", level="SNR 90").to_json()
         self.panel.noise.take({"noise": noise})
         for choice, plan, verdict in (
-            ("each", "Changes hardly anything. Runs model mr on the CPU", "Clean (SNR 90)"),
+            ("each", "Changes hardly anything, on the CPU", "Clean (SNR 90)"),
             (
                 "joint",
                 "Removes noise from all frames together, on the CPU",

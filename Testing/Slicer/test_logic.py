@@ -29,8 +29,7 @@ class LogicTest(MedEnhanceTestCase):
     @slow
     def test_whatIsNoVolumeIsRefusedInWords(self):
         logic, path = self.logic, os.path.join(self.temporaryFolder(), "x.ucv")
-        for role in ("guide", "output"):
-            self.assertEqual(self.refusal(logic.enhance, self.mr(), **{role: "x"}).code, "input")
+        self.assertEqual(self.refusal(logic.enhance, self.mr(), output="x").code, "input")
         calls = (logic.enhance,
                  lambda node: logic.compress(node, path, lossless=True),
                  lambda node: logic.save(node, path))  # fmt: skip
@@ -57,13 +56,13 @@ class LogicTest(MedEnhanceTestCase):
         hints = [
             self.refusal(self.logic.enhance, node, device="cuda:99").hint,
             self.refusal(self.logic.enhance, node, model="no-such-model").hint,
-            self.refusal(self.logic.enhance, node, model="ct").hint,
+            self.refusal(self.logic.enhance, node, model="mr-slices").hint,
             self.refusal(self.logic.enhance, ct, correct_bias_field=True).hint,
         ]
         for hint in hints:
             self.assertNotRegex(hint, r"--[a-z]|medenhance|modality=")
         error = self.refusal(self.logic.enhance, node, model="brain")
-        self.assertIn("segments; a model that enhances is needed", error.message)
+        self.assertIn("segments; a model that", error.message)
         error = self.refusal(self.logic.enhance, ct, segment=True)
         self.assertIn("no model that segments CT", error.message)
 
@@ -79,7 +78,7 @@ class LogicTest(MedEnhanceTestCase):
         self.assertEqual(manifest["config"]["segmenter"]["model"], "brain")
         for options, says in (
             ({"segmenter": "brain"}, "no segmentation is requested"),
-            ({"segmenter": "mr", "segment": True}, "a model that segments is needed"),
+            ({"segmenter": "mr-slices", "segment": True}, "a model that segments is needed"),
             ({"segmenter": None, "segment": True}, "segmenter is None"),
         ):
             error = self.refusal(self.logic.enhance, node, **options)

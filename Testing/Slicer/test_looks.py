@@ -4,11 +4,12 @@ import os
 import sys
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import qt
 import slicer
-from medenhance_testing import MedEnhanceTestCase, slow
+from medenhance_testing import MedEnhanceTestCase, copyOfModel, slow
 
 
 class CatchingTest(MedEnhanceTestCase):
@@ -110,6 +111,16 @@ class LooksTest(MedEnhanceTestCase):
             self.showPage("train")
             self.pick(self.ui.taskSelector, task)
             self.look(f"train-{task}")
+        models = self.temporaryFolder()
+        self.enterContext(mock.patch.dict(os.environ, MEDENHANCE_MODELS=models))
+        scanner = {"kind": "enhancer", "modality": "CT", "scanner": {"modality": "CT"}}
+        copyOfModel("mr-slices", os.path.join(models, "old-scanner"), **scanner)
+        self.showPage("enhance")
+        self.context.state.inputVolume = self.smallVolume(name="chest", modality="CT")
+        self.pick(self.ui.modelComboBox, "old-scanner")
+        self.look("enhance-CT")
+        self.assertTrue(self.ui.lesionsComboBox.isVisibleTo(self.panel.widget))
+        self.context.state.inputVolume = node
         self.context.message("warning", "The noise is not as assumed: look at the result.", "log")
         self.widget.ui.messageDetailsButton.click()
         made = self.resultOf(node, uncertainty=node, difference=node, noise=node)

@@ -118,7 +118,6 @@ class RemovalTest(MedEnhanceTestCase):
     def test_noSelectorTakesTheNeighborOfANodeThatWasRemoved(self):
         for selector, field in (
             (self.widget.ui.inputSelector, "inputVolume"),
-            (self.page.guideSelector, "guideVolume"),
             (self.page.outputSelector, "outputVolume"),
         ):
             node = self.smallVolume(name="removed")
@@ -378,14 +377,19 @@ class InstallationTest(MedEnhanceTestCase):
         with self.assertRaisesRegex(PanelError, f"beside numpy {np.__version__}, .*Nothing was"):
             dependencies.ensure("compress")
 
-    def test_aNoToTheCompilerIsRememberedUntilThePageModelsAsksAgain(self):
+    def test_aNoToTheCompilerIsRememberedWhereWorkGoesOnWithoutIt(self):
         self.absent = []
         self.enterContext(mock.patch.object(dependencies, "lacksLibrary", lambda: True))
         self.addCleanup(slicer.app.userSettings().remove, "MedEnhance/compilerDeclined")
         self.confirm.return_value = False
-        self.assertTrue(dependencies.ensure() and dependencies.ensure())
+        self.assertTrue(dependencies.ensure("compress") and dependencies.ensure("compress"))
         self.confirm.assert_called_once()
-        self.assertIn("six times as fast", self.confirm.call_args.args[0])
+        self.assertIn("which removes noise", self.confirm.call_args.args[0])
+        self.assertTrue(dependencies.ensure())
+        self.assertEqual(self.confirm.call_count, 2, "enhancing does not go on without it")
+        hint = "It is not built: no compiler"
+        error = PanelError.fromLibrary("the filter needs the compiled library", hint, "dependency")
+        self.assertEqual(error.hint, f"{hint}. Press Install compiler… on the page Models.")
         self.confirm.return_value = True
         self.widget.showPage("models")
         button = self.widget.panels["models"].ui.compilerButton

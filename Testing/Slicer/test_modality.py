@@ -63,7 +63,7 @@ class ModalityTest(EnhanceTestCase):
         self.processEvents(80)
         self.assertEqual(self.shown, "MR")
         self.assertTrue(ui.applyButton.enabled)
-        self.assertIn("model mr", ui.planLabel.text)
+        self.assertIn("Removes noise, on the ", ui.planLabel.text)
         self.fits("OT", "MR")
         self.choose(self.smallVolume(name="echo"))
         self.assertIn("Is “echo” MR? Choose", ui.problemLabel.text)
@@ -138,17 +138,6 @@ class ModalityTest(EnhanceTestCase):
         self.assertEqual(self.ui.factsLabel.text.splitlines()[1], guess)
         self.apply()
         self.assertNotIn("guessed", self.ui.factsLabel.text)
-
-    def test_aGuideMayBeOfAModalityThatItsValuesLeaveOpen(self):
-        self.fits("CT", "MR")
-        node, guide = self.smallVolume(modality="MR"), self.smallVolume(name="guide")
-        self.choose(node)
-        self.ui.guideSelector.setCurrentNode(guide)
-        self.assertEqual(self.ui.problemLabel.text, "")
-        self.fits("CT")
-        self.otherVoxels(guide)
-        self.panel.update()
-        self.assertIn("guide is CT, the volume MR", self.ui.problemLabel.text)
 
     def test_aFileThatStatesAGuessSaysSo(self):
         node = self.smallVolume(name="scan")

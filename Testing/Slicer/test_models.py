@@ -53,7 +53,7 @@ class ModelsTest(MedEnhanceTestCase):
     def bundle(self):
         """A zip of a model that ships, under a name of its own."""
         folder = Path(self.folder, "zipped")
-        copyOfModel("mr", folder / "mine")
+        copyOfModel("mr-slices", folder / "mine")
         return shutil.make_archive(str(folder), "zip", folder)
 
     def test_brokenPackagesAreInstalledAgainInTheirVersionsIfAgreed(self):
@@ -89,13 +89,14 @@ class ModelsTest(MedEnhanceTestCase):
         self.refresh()
         self.assertEqual(self.listed(), SHIPPED)
         ui = self.panel.ui
-        self.choose("ct")
+        self.choose("ct-slices")
         self.assertIn("Measured", ui.cardBrowser.toPlainText())
-        self.assertEqual(ui.modelList.currentItem().text(), "ct: enhances CT (default)")
+        title = "ct-slices: makes thin slices of CT (default)"
+        self.assertEqual(ui.modelList.currentItem().text(), title)
         self.assertFalse(ui.defaultButton.enabled)
-        for words in ("Version 1.0.0", "Apache-2.0", "Came with MedEnhance"):
+        for words in ("Version 0.1.0", "Apache-2.0", "Came with MedEnhance"):
             self.assertIn(words, ui.summaryLabel.text)
-        self.choose("mr")
+        self.choose("brain")
         self.picture("models-ready", height=700)
         self.assertFalse(ui.cardBrowser.horizontalScrollBar().visible)
 
@@ -128,14 +129,14 @@ class ModelsTest(MedEnhanceTestCase):
     def listing(self, **fields):
         """Show two models of a kind, of which the second, an imported one, has these fields."""
         model = {
-            "name": "mr",
-            "kind": "enhancer",
+            "name": "mr-slices",
+            "kind": "slices",
             "modality": "MR",
             "shipped": True,
             "default_warning": "",
         }
         model |= {"default": True, "ok": True, "version": "1", "bytes": 1000, "license": "MIT"}
-        model |= {"card": "Card", "description": "", "folder": "/models/mr"}
+        model |= {"card": "Card", "description": "", "folder": "/models/mr-slices"}
         mine = {"name": "mine", "shipped": False, "default": False, "folder": "/models/mine"}
         job = mock.Mock(error=None, warnings=[], log=[])
         job.result = {"models": [model, model | mine | fields], "unreadable": []}
@@ -165,11 +166,9 @@ class ModelsTest(MedEnhanceTestCase):
         params = {"action": "remove", "name": "mine"}
         self.assertEqual(self.submitted.call_args.args, ("models", params))
         job.result = {"models": job.result["models"][:1], "removed": "mine"}
-        job.warnings = [
-            "the model mine was the default enhancer MR: the one that ships is it again"
-        ]
+        job.warnings = ["the model mine was the default slices MR: the one that ships is it again"]
         self.end(job)
-        self.assertEqual(self.listed(), ["mr"])
+        self.assertEqual(self.listed(), ["mr-slices"])
         self.assertIn("The model mine was removed.\nThe model mine was the default", self.message)
         self.assertFalse(ui.removeButton.enabled)
 
@@ -179,6 +178,12 @@ class ModelsTest(MedEnhanceTestCase):
         self.assertIn("0.19 dB worse than", self.asks(self.panel.ui.defaultButton))
         params = {"action": "default", "name": "mine"}
         self.assertEqual(self.submitted.call_args.args, ("models", params))
+
+    def test_aModelThatInvertsAScannerIsListedAsSuchAndNoDefault(self):
+        self.listing(kind="enhancer")
+        ui = self.panel.ui
+        self.assertEqual(ui.modelList.currentItem().text(), "mine: inverts a scanner of MR")
+        self.assertFalse(ui.defaultButton.enabled)
 
     def test_aBetterDefaultIsMadeWithoutAQuestion(self):
         self.listing()

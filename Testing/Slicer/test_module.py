@@ -146,7 +146,7 @@ class ModuleTest(MedEnhanceTestCase):
         node, scene, parent = self.smallVolume(modality="MR"), slicer.mrmlScene, self.widget.parent
         result, page = self.resultOf(node), self.widget.panels["enhance"]
         self.context.state.inputVolume, self.context.state.enhancedVolume = node, result
-        compare, self.context.state.guideVolume = page.result.compare, self.smallVolume()
+        compare, self.context.state.outputVolume = page.result.compare, self.resultOf(node, "old")
         parent.exit()
         alone = self.observers()[1:]
         parent.enter()
@@ -155,7 +155,7 @@ class ModuleTest(MedEnhanceTestCase):
         parent.exit()
         self.assertEqual(self.observers(), [observed[0] - 3, *alone])
         self.context.onChange(lambda: updates.append(compare.mode))
-        scene.RemoveNode(self.context.state.guideVolume)  # the selector goes to the next one
+        scene.RemoveNode(self.context.state.outputVolume)  # the selector goes to the next one
         self.context.changeSoon()  # as a job that ends
         self.processEvents(80)
         self.assertEqual(updates, [])
@@ -163,7 +163,7 @@ class ModuleTest(MedEnhanceTestCase):
         page.runs.showResult(job, node, page.options)
         self.assertEqual((self.observers()[1:], compare.mode), (alone, "none"))
         parent.enter()
-        self.assertIsNone(page.ui.guideSelector.currentNode() or self.context.state.guideVolume)
+        self.assertIsNone(page.ui.outputSelector.currentNode() or self.context.state.outputVolume)
         self.assertEqual((self.observers()[0], compare.mode), (observed[0], "none"))
         parent.exit()
         scene.RemoveNode(self.context.state.node)

@@ -1,5 +1,6 @@
 """A scanner that is measured on the page Train, and inverted on Enhance."""
 
+import os
 import typing
 from pathlib import Path
 from unittest import mock
@@ -7,7 +8,7 @@ from unittest import mock
 import qt
 import slicer
 from enhance_testing import EnhanceTestCase
-from medenhance_testing import slow
+from medenhance_testing import copyOfModel, slow
 from test_train import TrainTestCase
 
 from MedEnhanceLib.core.options import config_from_json, option_of
@@ -75,14 +76,80 @@ class ScannerChoiceTest(EnhanceTestCase):
         self.assertIn("Not available for several frames", self.ui.scannerEdit.toolTip)
 
 
+class ModelChoiceTest(EnhanceTestCase):
+    """Models are chosen where there is a choice: those that invert a scanner, or of thin slices."""
+
+    def setUp(self):
+        super().setUp()
+        self.models = self.temporaryFolder()
+        self.enterContext(mock.patch.dict(os.environ, MEDENHANCE_MODELS=self.models))
+        self.choose(self.smallVolume(name="scan", modality="MR"))
+
+    def install(self, name, **fields):
+        copyOfModel("mr-slices", os.path.join(self.models, name), **fields)
+        self.panel.update()
+
+    @property
+    def offered(self):
+        """Texts of the box, none where it is hidden."""
+        box = self.ui.modelComboBox
+        isShown = box.isVisibleTo(self.panel.widget)
+        return [box.itemText(at) for at in range(box.count)] if isShown else []
+
+    @property
+    def model(self):
+        return self.panel.options.config.model
+
+    def test_aModelThatInvertsAScannerTakesThePlaceOfItsFile(self):
+        ui = self.ui
+        self.assertEqual(self.offered, [])
+        self.install("old", kind="enhancer", scanner={"modality": "MR"})
+        self.assertEqual(self.offered, ["Scanner model: none", "Scanner model: old"])
+        self.assertEqual((self.model, self.panel.options.inverts), ("auto", False))
+        ui.scannerEdit.text = "/a/scanner.json"
+        ui.uncertaintyCheckBox.checked = True
+        self.pick(ui.modelComboBox, "old")
+        config = self.panel.options.config
+        self.assertEqual((config.model, config.scanner, config.uncertainty), ("old", None, False))
+        self.assertIn("contrast, sharpness and intensities change", ui.planLabel.text)
+        self.assertIn("Runs model old on the", ui.planLabel.text)
+        self.assertIn("is chosen above", ui.scannerEdit.toolTip)
+        self.assertTrue(ui.stepsArea.isHidden())
+        for box in (ui.biasFieldCheckBox, ui.uncertaintyCheckBox, ui.roiSelector):
+            self.assertIn("while a scanner is inverted", box.toolTip)
+        preview = enhancement._Preview(
+            self.runner, self.panel.target, self.panel.options, 3, None, None
+        )
+        self.assertEqual(preview.options.config.model, "auto", "it needs the whole volume")
+        other = self.smallVolume(name="other", modality="MR")
+        self.assertFalse(self.panel.optionsFor(other).inverts)
+        self.choose(self.smallVolume(name="chest", modality="CT"))
+        self.assertEqual((self.offered, self.panel.options.inverts), ([], False))
+        self.choose(other)
+        self.assertEqual(self.model, "auto", "the choice goes with another modality")
+
+    def test_oneOfSeveralModelsMakesThinSlices(self):
+        self.install("mine")
+        self.assertEqual(self.offered, [])
+        self.pick(self.ui.taskComboBox, "slices")
+        self.assertEqual(self.offered, ["Model: mr-slices (default)", "Model: mine"])
+        self.assertIn("Runs model mr-slices on the", self.ui.planLabel.text)
+        self.pick(self.ui.modelComboBox, "mine")
+        self.assertEqual((self.model, self.panel.options.inverts), ("mine", False))
+        self.assertIn("Runs model mine on the", self.ui.planLabel.text)
+        self.pick(self.ui.taskComboBox, "noise")
+        self.assertEqual((self.offered, self.model), ([], "auto"))
+        self.assertNotIn("Runs model", self.ui.planLabel.text)
+
+
 class ScannerRunTest(TrainTestCase):
     KIND, TASK = "scanner", "scannerMR"
 
     def test_twoFoldersAreChosenAndMeasured(self):
         ui, state, good = self.ui, self.context.state, self.temporaryFolder()
-        labels = ui.pathLabel.text, ui.presetLabel.text
+        labels = ui.pathLabel.text, ui.goodLabel.text
         self.assertEqual(labels, ("Low quality:", "High quality:"))
-        shown = self.visible(ui.goodEdit, ui.presetSelector, ui.advancedSection, ui.tableButton)
+        shown = self.visible(ui.goodEdit, ui.presetSelector, ui.advancedSection, ui.fileButton)
         self.assertEqual(shown, [ui.goodEdit])
         ui.pathEdit.text = self.temporaryFolder()
         self.assertIn("low and of high quality", ui.problemLabel.text)

@@ -1,8 +1,8 @@
 """The page Train: choices and audit, and runs of seconds with the real worker."""
 
+import itertools
 import json
 import os
-import re
 from pathlib import Path
 from unittest import mock
 
@@ -11,7 +11,7 @@ import qt
 import slicer
 from Library.jobs.conftest import brain
 from Library.label_maps import write_label_maps
-from medenhance_testing import MedEnhanceTestCase, copyOfModel, slow
+from medenhance_testing import MedEnhanceTestCase, slow
 
 from MedEnhanceLib.core.options import config_from_json, option_of
 from MedEnhanceLib.io import save
@@ -26,7 +26,7 @@ from MedEnhanceTasks import long_run, training
 
 
 class TrainTestCase(MedEnhanceTestCase):
-    KIND, TASK = "train", "trainMR"
+    KIND, TASK = "train", "slicesMR"
     KEEPS_WORKER = True
 
     def setUp(self):
@@ -64,11 +64,6 @@ class TrainTestCase(MedEnhanceTestCase):
         self.pick(self.ui.presetSelector, "smoke")
         self.context.state.trainDevice = "cpu"
         self.ui.nameEdit.text = "tiny"
-
-    def teacher(self, name, enhancer="mr"):
-        """A segmentation model that learned from what an enhancer makes."""
-        training = {"config": {"enhancer": enhancer}}
-        copyOfModel("brain", os.path.join(self.models, name), training=training)
 
     def train(self, **fields):
         """Begin a training with these fields of its configuration; its job."""
@@ -131,24 +126,18 @@ class TrainPageTest(TrainTestCase):
         self.assertIn("Choose the folder", ui.problemLabel.text)
         self.assertEqual(ui.startButton.toolTip, ui.problemLabel.text)
         self.assertEqual(ui.pathEdit.placeholderText, "A folder")
-        hidden = (ui.aboutDetails, ui.tableButton, ui.runsArea)
+        hidden = (ui.aboutDetails, ui.fileButton, ui.runsArea)
         self.assertEqual(self.visible(ui.aboutLabel, *hidden), [ui.aboutLabel])
 
-    def test_aSetOrVolumesTeachAnEnhancerOrThinSlices(self):
+    def test_aSetOrVolumesTeachThinSlices(self):
         folder, state = self.cohort(), self.context.state
         params = training.paramsOf(state)
         self.assertEqual(params["data"], folder)
-        self.assertEqual(params["config"]["high_quality"], ["hq/**/*.nrrd"])
-        self.choose("slicesMR")
-        params = training.paramsOf(state)
         self.assertEqual((params["method"], params["config"]["modality"]), ("slices", "MR"))
         self.assertEqual(params["config"]["files"], ["hq/**/*.nrrd"])
         Path(folder, "manifest.json").write_text('{"format": "medenhance-distilled"}')
-        for task in ("slicesMR", "trainMR"):
-            self.choose(task)
-            config = training.paramsOf(state)["config"]
-            self.assertNotIn("files", config, "the set says itself where its volumes are")
-            self.assertNotIn("high_quality", config)
+        config = training.paramsOf(state)["config"]
+        self.assertNotIn("files", config, "the set says itself where its volumes are")
 
     def test_labelMapsTeachASegmentationModelWithoutImages(self):
         ui = self.ui
@@ -156,7 +145,6 @@ class TrainPageTest(TrainTestCase):
         self.assertEqual(ui.pathLabel.text, "Label maps:")
         self.assertIn("without images", ui.aboutLabel.text)
         self.assertIn("whole numbers up to 255", ui.aboutDetails.text)
-        self.assertEqual(self.visible(ui.taughtArea), [])
         self.assertFalse(ui.startButton.enabled)
         ui.pathEdit.text = folder = str(write_label_maps(Path(self.temporaryFolder())))
         ui.nameEdit.text = "mine"
@@ -168,70 +156,63 @@ class TrainPageTest(TrainTestCase):
         self.assertEqual(taken.config["name"], "mine")
         self.assertEqual(taken.config["preset"], "quick")
 
-    def test_aSegmentationModelTeachesAnEnhancerThroughTheGate(self):
-        """GradProm, with the options that the training takes."""
-        self.teacher("mine")
-        self.teacher("unable", "removed")
-        ui = self.ui
-        self.cohort()
+    def test_hqgNetLearnsFromTwoFoldersOrFromAMeasuredScanner(self):
+        ui, low, good = self.ui, self.temporaryFolder(), self.temporaryFolder()
+        self.choose("trainMR")
+        labels = ui.pathLabel.text, ui.goodLabel.text, ui.presetLabel.text
+        self.assertEqual(labels, ("Low quality:", "High quality:", "Effort:"))
+        self.assertIn("without pairs", ui.aboutLabel.text)
+        self.assertIn("who may differ", ui.aboutDetails.text)
+        save(brain(0), Path(good, "a.nrrd"))
+        scanner = Path(low, "scanner.json")
+        scanner.write_text("{}")
+        table = Path(low, "rows.csv")
+        table.touch()
+        for first, second in (("", ""), (low, ""), ("", good), (str(table), good), (good, scanner)):
+            ui.pathEdit.text, ui.goodEdit.text = first, str(second)
+            self.assertIn("low and of high quality", ui.problemLabel.text)
+        ui.nameEdit.text = "mine"
+        ui.goodEdit.text = good
+        self.pick(ui.deviceSelector, "cpu")
+        taken = []
+        for path in (low, str(scanner)):
+            ui.pathEdit.text = low
+            with mock.patch.object(train, "askForFile", return_value=path):
+                ui.fileButton.click()
+            with mock.patch.object(self.context.runner, "submit") as submit:
+                ui.startButton.click()
+            params = config_from_json(TrainParams, submit.call_args.args[1])
+            self.assertEqual(params.method, "hqg")
+            taken.append(training_config(params.method, params.config))
+            (pattern,) = taken[-1].high_quality
+            self.assertEqual([*Path(params.data).glob(pattern)], [Path(good, "a.nrrd")])
+        self.assertEqual([each.low_quality for each in taken], [low, ""])
+        self.assertEqual([each.scanner for each in taken], ["", str(scanner)])
+        self.assertEqual((taken[0].name, taken[0].device), ("mine", "cpu"))
+        self.assertEqual(self.context.state.device, "auto", "that of Enhance")
+
+    def test_aFormHasOnlyWhatItsTaskTakesInOneColumn(self):
+        ui, page = self.ui, self.panel.widget
         ui.advancedSection.collapsed = False
         self.addCleanup(setattr, ui.advancedSection, "collapsed", True)
-        self.assertFalse(ui.gateSelector.enabled)
-        self.assertEqual(ui.segmenterSelector.findData("unable"), -1)
-        self.pick(ui.segmenterSelector, "mine")
-        self.assertEqual(ui.pathLabel.text, "Scans:")
-        self.pick(ui.gateSelector, "binary")
-        self.pick(ui.deviceSelector, "cpu")
-        with mock.patch.object(self.context.runner, "submit") as submit:
-            ui.startButton.click()
-        taken = config_from_json(TrainParams, submit.call_args.args[1])
-        config = training_config(taken.method, taken.config)
-        self.assertEqual((config.task.segmenter, config.task.gate), ("mine", "binary"))
-        self.assertEqual((config.start, config.steps, config.device), ("mr", 0, "cpu"))
-        self.assertEqual(self.context.state.device, "auto", "that of Enhance")
-        none = [], [PanelError("there is no model 'ct-lowdose'")]
-        with mock.patch.object(training, "teachers", return_value=none):
-            self.choose("trainCT")
-            self.assertEqual((ui.segmenterSelector.count, ui.segmenterSelector.enabled), (1, False))
-            self.assertIn("there is no model 'ct-lowdose'", ui.segmenterSelector.toolTip)
-        self.assertIsNone(training.segmentersOf(self.context.state)[1])
-        ui.pathEdit.text = folder = self.temporaryFolder()
-        ui.startButton.click()
-        self.assertIn("is empty", self.message)
-        self.assertEqual(len(os.listdir(self.root)), 1, "of the run before")
-        areas = {"slicesMR": [], "distillMR": [ui.licenseEdit], "trainMR": [ui.gateSelector]}
-        for task, boxes in areas.items():
+        parts = (ui.goodLabel, ui.goodEdit, ui.fileButton, ui.presetLabel, ui.licenseEdit)
+        for task, shown in {
+            "slicesMR": parts[3:4],
+            "distillMR": parts[2:],
+            "trainMR": parts[:4],
+            "labelsMR": parts[3:4],
+            "scannerMR": parts[:2],
+        }.items():
             self.choose(task)
             self.processEvents(50)
-            self.assertEqual(self.visible(ui.licenseEdit, ui.gateSelector), boxes)
-            page, boxes = self.panel.widget, [ui.deviceSelector, *boxes]
-            columns = {box.mapTo(page, qt.QPoint(0, 0)).x() for box in self.visible(*boxes)}
-            self.assertEqual(len(columns), 1, "the fields of Advanced stand in one column")
-        Path(folder, "manifest.json").write_text('{"format": "medenhance-distilled"}')
-        self.panel.update()
-        self.assertEqual(ui.segmenterSelector.currentData, "mine")
-        self.assertIn("A distilled set cannot be segmented", ui.problemLabel.text)
-
-    def test_brainTeachesOnScansWithoutLabelsAndThePageNamesWhoIsHeldOut(self):
-        ui, folder = self.ui, self.temporaryFolder()
-        ui.pathEdit.text = folder
-        self.pick(ui.segmenterSelector, "brain")
-        self.assertEqual(ui.pathLabel.text, "Scans:")
-        self.assertIn("is empty", ui.problemLabel.text)
-        for count in range(1, 6):
-            path = Path(folder, f"person {count}", "T1.nii.gz")
-            path.parent.mkdir()
-            path.touch()  # names suffice before the start
-            self.panel.update()
-            self.assertEqual("needs 2 patients or more" in ui.problemLabel.text, count == 1)
-            named = rf"Held out: person \d.T1\.nii\.gz \(1 of {count} scans\)"
-            isNamed = re.search(named, ui.aboutLabel.text) is not None
-            self.assertEqual((isNamed, ui.startButton.enabled), (count > 1, count > 1))
-        self.assertIn("No labels are needed: those that brain finds", ui.aboutDetails.text)
-        with mock.patch.object(training, "_MANY_FILES", 5):
-            self.panel.update()
-        self.assertNotIn("Held out", ui.aboutLabel.text, "a large folder is left to the run")
-        self.assertTrue(ui.startButton.enabled)
+            self.assertEqual(self.visible(*parts), list(shown), task)
+            boxes = self.visible(ui.deviceSelector, ui.licenseEdit)
+            columns = {box.mapTo(page, qt.QPoint(0, 0)).x() for box in boxes}
+            self.assertLessEqual(len(columns), 1, "the fields of Advanced stand in one column")
+            rows = self.visible(ui.pathEdit, ui.goodEdit, ui.presetSelector, ui.nameEdit)
+            edges = [(row.mapTo(page, qt.QPoint(0, 0)).y(), row.height) for row in rows]
+            gaps = [low - high - side for (high, side), (low, _side) in itertools.pairwise(edges)]
+            self.assertLess(max(gaps), 12, "a row that is hidden leaves no gap")
 
     def test_aRunThatNobodyEndedIsOffered(self):
         for name, state in (("tiny", "running"), ("broken", "failed")):
@@ -284,7 +265,7 @@ class TrainPageTest(TrainTestCase):
             for value in [box.itemData(at) for at in range(box.count)]:
                 self.pick(box, value)
                 self.assertRegex(ui.aboutLabel.text, r"It takes about \d+ \S+.* on two cores\.$")
-        self.choose("trainMR")
+        self.choose("slicesMR")
         self.cohort()
         self.pick(ui.presetSelector, "quick")
         for seconds, number in ((600.0, 1), (1200.0, 2)):
@@ -300,7 +281,7 @@ class TrainPageTest(TrainTestCase):
     def test_whatATrainingCameToIsSaidAndKeptAndItsNameIsTaken(self):
         self.cohort()
         self.chooseBudget()
-        jobs, ui, said = self.heldJobs(), self.ui, "No gain beyond chance: use mr."
+        jobs, ui, said = self.heldJobs(), self.ui, "No gain beyond chance: use mr-slices."
         ui.startButton.click()
         jobs[0].finish("failed", PanelError("broken.nrrd cannot be read"))
         for text in (self.message, ui.resultLabel.text, self.record()["error"]):
@@ -317,10 +298,10 @@ class TrainPageTest(TrainTestCase):
 
 
 class TrainingTest(TrainTestCase):
-    def errors(self):
-        """Steps and errors that the run has measured."""
+    def losses(self):
+        """Steps and losses that the run has measured."""
         rows = map(json.loads, (self.folder / "out/metrics.jsonl").read_text().splitlines())
-        return np.array([(row["step"], row["value"]) for row in rows if row["name"] == "error"])
+        return np.array([(row["step"], row["value"]) for row in rows if row["name"] == "loss"])
 
     @slow
     def test_aRunIsPausedResumedInANewPageAndFinished(self):
@@ -332,7 +313,7 @@ class TrainingTest(TrainTestCase):
         self.pauseAfter(2)
         folder = self.folder
         self.assertEqual(self.record()["state"], "paused")
-        before = self.errors()
+        before = self.losses()
 
         self.reload("train")
         self.assertIn("paused", self.ui.resultLabel.text)
@@ -341,13 +322,13 @@ class TrainingTest(TrainTestCase):
         self.assertEqual(job.state, "done", job.error)
         self.assertTrue(any("resumed at step" in line for line in job.log), job.log)
         self.assertEqual(self.folder, folder)
-        values = self.errors()
+        values = self.losses()
         np.testing.assert_array_equal(values[: len(before)], before)
         np.testing.assert_array_equal(values[:, 0], [*range(0, 60, 20), 59])
         self.assertEqual(self.record()["state"], "done")
         self.waitUntil(lambda: os.path.isdir(os.path.join(self.models, "tiny")), 60)
         self.waitUntil(lambda: "is trained, and listed" in self.message)
-        self.assertRegex(self.message, r"dB (better|worse) than the shipped mr")
+        self.assertRegex(self.message, r"dB (better|worse) than the shipped mr-slices")
         self.assertFalse(self.ui.resumeButton.enabled)
 
     @slow
@@ -427,7 +408,7 @@ class ChoiceTest(DistillingTestCase):
         self.ui.pathEdit.text = ""
         for path in (table, ""):  # "": the dialog is cancelled
             with mock.patch.object(train, "askForFile", return_value=path):
-                self.ui.tableButton.click()
+                self.ui.fileButton.click()
         state = self.context.state
         self.assertEqual(state.trainData, table)
         state.trainPreset = "cpu"
@@ -505,7 +486,7 @@ class AuditTest(DistillingTestCase):
         self.assertIn("was moved or removed", self.message)
         self.assertNotIn("hand over", self.ui.resultLabel.text)
         self.ui.trainButton.click()
-        self.assertEqual(self.ui.taskSelector.currentData, "trainCT")
+        self.assertEqual(self.ui.taskSelector.currentData, "slicesCT")
         self.assertEqual(training.paramsOf(self.context.state)["data"], str(run.out))
 
     def assertVerdict(self, word, text):

@@ -12,13 +12,11 @@ import pytest
 
 from contracts.volumes import AWKWARD, SIGMA, awkward, clean, noisy, series
 from MedEnhanceLib import denoise
-from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.core.options import options_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.denoise.denoisers import Denoised, Frames, Resources, denoiser_class, options_for
 from MedEnhanceLib.denoise.strength import Enhanced
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, MedEnhanceError
-from MedEnhanceLib.filters.block_matching import engine_for
 from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -52,7 +50,7 @@ class DenoiserTests:
         names = ("slices", "rows", "columns", "frame")
         part = {name: fields.pop(name) for name in names if name in fields}
         options: dict[str, Any] = {
-            "device": "cpu", "strength": "full", "noise": SIGMA, "for_viewing": True,
+            "strength": "full", "noise": SIGMA, "for_viewing": True,
             "denoiser_options": dict(self.options),
         }  # fmt: skip
         if volume.is_sequence:
@@ -62,17 +60,12 @@ class DenoiserTests:
 
     def denoised(self, volume: Volume, slices: slice, monitor: Monitor) -> Denoised:
         """Call the method itself on the slices of all frames of a volume."""
-        needs_model = denoiser_class(self.name).needs_model
-        bundle = open_bundle("auto", kind="enhancer", modality=self.modality)
-        resources = Resources(
-            bundle=bundle if needs_model else None, device="cpu",
-            engine=engine_for("cpu", Monitor()), options=options_for(self.name, self.options),
-        )  # fmt: skip
+        resources = Resources(device="cpu", options=options_for(self.name, self.options))
         frames = volume.frames()
         numbers = range(len(frames))
         given = Frames(
             volumes=frames, noise=noise_of(frames[0]), numbers=numbers,
-            slices=slices, usable=numbers, tops=dict.fromkeys(numbers, 700.0), monitor=monitor,
+            slices=slices, usable=numbers, monitor=monitor,
         )  # fmt: skip
         return denoiser_class(self.name).prepared(resources).denoise(given)
 
@@ -162,6 +155,3 @@ class DenoiserTests:
             assert changed, f"{self.options} changes nothing: are these the defaults?"
         with pytest.raises(ConfigError, match=f"{self.name} has no option 'unheard'"):
             self.enhanced(volume, denoiser_options={"unheard": 1})
-        if not denoiser_class(self.name).needs_model:
-            with pytest.raises(ConfigError, match=f"{self.name} takes no model"):
-                self.enhanced(volume, model="mr")

@@ -110,7 +110,7 @@ ROWS: dict[str, Row] = {
     "slice_spacing": Row(1.5, _SLICES, **_ENHANCE),
     "slice_thickness": Row(4.5, _SLICES, **_ENHANCE),
     "slice_profile": Row("box", _SLICES, **_ENHANCE),
-    "guide": Row(["t2.nii.gz"], **_ENHANCE, panel={"guideSelector": "guide"}),
+    "guide": Row(["t2.nii.gz"], python="enhance"),
     "guide_map": Row("use.nii.gz"),
     "noise_map": Row("sigma.nii.gz", logic="enhance", panel={"noiseMapCheckBox": True}),
     "uncertainty_output": Row("u.nii.gz", {"uncertainty": True}, flag=None),

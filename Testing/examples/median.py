@@ -25,7 +25,6 @@ class MedianFilter(Denoiser):
 
     chosen: MedianOptions = MedianOptions()
     is_joint: ClassVar[bool] = False  # True: takes all frames of a sequence together
-    needs_model: ClassVar[bool] = False  # True: `resources.bundle` has its weights
     options: ClassVar[type[Options]] = MedianOptions
 
     @classmethod

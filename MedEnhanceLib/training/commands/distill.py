@@ -64,8 +64,8 @@ def _lines(fields: Mapping[str, Any]) -> list[str]:
 
 COMMAND = Command(
     name="distill",
-    description="Distill the CT or MR of a cohort into a set of clean volumes, on which an\n"
-    "enhancer and thin slices learn (medenhance train hqg|slices --data OUT). COHORT is a\n"
+    description="Distill the CT or MR of a cohort into a set of clean volumes, from\n"
+    "which networks learn (medenhance train slices|hqg --data OUT). COHORT is a\n"
     "folder with a folder for each patient (or a file each), or a table with the columns\n"
     "patient and path.\n"
     "The same command continues a distillation that was stopped.\n"

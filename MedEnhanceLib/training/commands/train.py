@@ -26,18 +26,18 @@ from MedEnhanceLib.errors import ConfigError
 _HEADS = {
     "group": "mean of",
     "input_psnr_db": "PSNR, dB: degraded",
-    "filter_psnr_db": "filter alone",
+    "inversion_psnr_db": "inversion alone",
     "enhanced_psnr_db": "model",
-    "gain_over_filter_db": "model − filter",
+    "gain_over_inversion_db": "model − inversion",
     "input_ssim": "SSIM: degraded",
-    "filter_ssim": "filter alone",
+    "inversion_ssim": "inversion alone",
     "enhanced_ssim": "model",
     "dice": "Dice",
 }
 #: Options that are copied into the configuration.
 _FIELDS = (
     *("modality", "anatomy", "name", "seed", "steps", "device", "part", "preset"),
-    *("enhancer", "images", "low_quality", "scanner"),
+    *("images", "low_quality", "scanner"),
 )
 
 
@@ -58,9 +58,8 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument(
         "--preset",
         choices=tuple(TrainConfig.PRESETS),
-        help="smoke: for tests; quick: minutes, an enhancer or thin slices from the shipped model "
-        "on; cpu: an hour or more on two cores; full: for a GPU (default: what --config says, else "
-        "cpu)",
+        help="smoke: for tests; quick: minutes, thin slices from the shipped model on; cpu: an "
+        "hour or more on two cores; full: for a GPU (default: what --config says, else cpu)",
     )
     parser.add_argument(
         "--part",
@@ -77,15 +76,15 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument(
         "--segmenter",
         metavar="NAME",
-        help="hqg: segmentation model (head) that teaches an enhancer through a gate, on clean "
-        "scans without labels (--high-quality); brain on those of heads",
+        help="hqg: segmentation model (head) that teaches the network through a gate, on the "
+        "high-quality images, by its own labels of them; brain on images of heads",
     )
     parser.add_argument(
         "--gate",
         choices=("ema", "binary"),
         help="hqg: rule by which the gradient of the segmentation loss is used (default: ema)",
     )
-    add_flags(parser, TrainHeadConfig, only=["enhancer", "images"])
+    add_flags(parser, TrainHeadConfig, only=["images"])
     parser.add_argument(
         "--from-labels",
         metavar="DIR",
@@ -172,7 +171,7 @@ def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path
     is_set = args.data is not None and find_set(Path(args.data))
     if (args.data and not is_set) or args.method not in ("hqg", "slices"):
         raise ConfigError(
-            "--high-quality is for enhancers and thin slices, beside a distilled set or alone",
+            "--high-quality is for hqg and slices, beside a distilled set or alone",
             "Leave out --data or --high-quality.",
         )
     if not (is_set or args.modality or config.get("modality")):
@@ -195,22 +194,23 @@ def _means_lines(fields: Mapping[str, Any]) -> list[str]:
 
 TRAIN = Command(
     name="train",
-    description="Train a model on your own volumes. hqg: an enhancer, on a folder of\n"
-    "high-quality images, or on a distilled set (--data SET), or both; with --low-quality it\n"
-    "makes images of another scanner like these, without pairs. head: a segmentation\n"
-    "model, from label maps (--from-labels). slices: a network for thin slices, like hqg or on\n"
-    "the volumes below --data that --config names; codec: models of the codec, on those.\n"
+    description="Train a model on your own volumes. hqg: a network that makes images of one\n"
+    "scanner (--low-quality) like those of another (--high-quality, or a distilled set), without\n"
+    "pairs. head: a segmentation model, from label maps (--from-labels). slices: a network for\n"
+    "thin slices, on high-quality images, a distilled set, or the volumes below --data that\n"
+    "--config names; codec: models of the codec, on those.\n"
     "The same command continues a training that was stopped. How to: docs/training.md.",
-    example="medenhance train hqg --high-quality good/ --modality MR --out runs/mine",
+    example="medenhance train hqg --low-quality old/ --high-quality good/ --modality MR --out old",
     declare=_declare_train,
     run=_train,
 )
 
 EVALUATE = Command(
     name="evaluate",
-    description="Degrade each volume, remove the noise with the filter alone and with the model,\n"
-    "and measure all against the original; for a head, measure Dice against labels beside\n"
-    "each volume (NAME-labels.nii.gz).",
-    example="medenhance evaluate mr volumes/",
+    description="Measure a model on volumes of good quality. One of a scanner: each volume is put\n"
+    "behind the scanner and enhanced, by the inversion alone and by the model, and all are\n"
+    "measured against the original. A head: Dice against labels beside each volume\n"
+    "(NAME-labels.nii.gz).",
+    example="medenhance evaluate brain volumes/",
     lines=_means_lines,
 )

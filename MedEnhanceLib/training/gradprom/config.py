@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from MedEnhanceLib.core.labels import Label
-from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.options import config_from_json, option
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.training.config import NetworkTrainingConfig
@@ -47,15 +46,6 @@ class TrainHeadConfig(NetworkTrainingConfig):
         "", help="who or what made the labels, for the card; empty: not stated"
     )
     warnings: tuple[str, ...] = option((), help="sentences for the card and every run")
-    enhancer: str = option(
-        "",
-        help="name or folder of the enhancer that the head is for: painted scans get noise, which "
-        "it removes, and the head learns from these too; empty: without enhanced ones",
-        metavar="NAME",
-    )
-    enhanced_share: float = option(
-        0.3, help="share of the painted scans that are enhanced, with an enhancer", low=0, high=1
-    )
     images: str = option(
         "",
         help="folder of labeled images, to learn from besides the label maps: NAME_T1w.nii.gz and "
@@ -101,14 +91,6 @@ class TrainHeadConfig(NetworkTrainingConfig):
     )
     learning_rate: float = option(1e-3, help="of the optimizer", low=1e-9, high=1)
     ema: float = option(0.995, help="decay of the averaged weights", low=0, high=0.99999)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.enhancer and profile_of(self.modality).is_absolute:
-            raise ConfigError(
-                f"enhancer {self.enhancer}: painted scans have no units of {self.modality}",
-                "Leave it out.",
-            )
 
     @property
     def label_set(self) -> tuple[Label, ...]:

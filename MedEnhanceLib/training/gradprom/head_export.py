@@ -14,7 +14,6 @@ from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.gradprom.config import STRUCTURES
 from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
-from MedEnhanceLib.training.gradprom.enhanced import Enhancer
 
 _PAINTED = "Trained on scans painted from label maps, not on images of patients."
 _RESEARCH = "A research tool: do not use it for measurements of patients."
@@ -26,7 +25,6 @@ def export_structures(
     model: StructureModel,
     counts: tuple[int, int, int],
     seconds: float,
-    enhancer: Enhancer | None = None,
 ) -> Bundle:
     """Write the bundle of a training.
 
@@ -36,7 +34,6 @@ def export_structures(
         model: with averaged weights.
         counts: of label maps that were painted, of labeled images, and of those for sizes alone.
         seconds: duration of the training.
-        enhancer: of some of the painted scans; None: none was enhanced.
     """
     prior = (model.space.prior * 255).round().to(torch.uint8)
     if model.anatomy.has_sides:  # symmetric: half is enough
@@ -48,16 +45,11 @@ def export_structures(
     origin = config.label_origin or "given; who drew them is not stated"
     names = ", ".join(model.anatomy.structures)
     recorded = config.to_json() | {"device": "", "images": "", "sizes_from": ""}
-    (maps, images, sized), shown, enhanced, fitted, gradprom = counts, "", "", "", {}
+    (maps, images, sized), shown, fitted = counts, "", ""
     if images:
         shown = f", {config.image_share:.0%} showing one of {images} labeled images instead"
     if sized:
         fitted = f"; sizes fitted on {sized} labeled images"
-    if enhancer:
-        name, share = enhancer.identity["name"], config.enhanced_share
-        enhanced = f", {share:.0%} of them with noise that {name} removed"
-        recorded["enhancer"] = name
-        gradprom = {"gradprom": {"enhancer": enhancer.identity, "taught": enhancer.taught}}
     metadata: dict[str, Any] = {
         "name": config.name,
         "kind": "head",
@@ -82,7 +74,7 @@ def export_structures(
             "config": recorded,
             "seconds": round(seconds),
             "summary": f"{config.steps} steps, each on a scan painted from one of {maps} label "
-            f"maps{of_body}{shown}{enhanced}, seed {config.seed}, {seconds / 60:.0f} minutes"
+            f"maps{of_body}{shown}, seed {config.seed}, {seconds / 60:.0f} minutes"
             f"{fitted}",
         },
         "data": list(config.data),
@@ -92,6 +84,5 @@ def export_structures(
             _RESEARCH,
             f"Made for {config.modality} images{of_body}; not validated on anything else.",
         ],
-        **gradprom,
     }
     return export_bundle(folder, tensors, metadata)

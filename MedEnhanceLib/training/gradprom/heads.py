@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import accumulate, pairwise
 from math import prod
 from pathlib import Path
@@ -28,7 +27,6 @@ from MedEnhanceLib.learning.training import Learner, begin_training
 from MedEnhanceLib.runtime.ordered import ahead
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
-from MedEnhanceLib.training.gradprom.enhanced import Enhancer
 from MedEnhanceLib.training.gradprom.head_export import export_structures
 from MedEnhanceLib.training.gradprom.label_maps import (
     find_labeled_images,
@@ -67,8 +65,6 @@ def train_head(
     folder: Path,
     out: Path,
     monitor: Monitor | None = None,
-    *,
-    enhancer: Enhancer | None = None,
 ) -> Path:
     """Train a head from label maps, export its bundle, and measure it on painted scans.
 
@@ -78,7 +74,6 @@ def train_head(
         out: for checkpoint and bundle. A training of the same configuration continues from the
             checkpoint there.
         monitor: progress, metrics and cancelling.
-        enhancer: of the configuration; None if it names none.
     Returns:
         The bundle's folder, `out/<name>`.
     Raises:
@@ -112,7 +107,7 @@ def train_head(
     steps = next(parts)
     locator = _train_locator(config, locator, painter, anatomy, device, out / "locator", steps)
     steps = next(parts)
-    corrector, seconds = train_corrector(config, corrector, painter, device, out, steps, enhancer)
+    corrector, seconds = train_corrector(config, corrector, painter, device, out, steps)
     model = StructureModel(config.name, anatomy, space, locator, corrector, {}, {})
     measured: dict[str, Any] = {}
     sizing, overlap = next(parts), None
@@ -122,7 +117,7 @@ def train_head(
         others = Painter(maps[drawn:], placements[drawn:], space, anatomy)
         model, measured = measure(model, others, config, next(parts), overlap)
     counts = count, sum(len(item.images) for item in maps), len(sized)
-    bundle = export_structures(out / config.name, config, model, counts, seconds, enhancer)
+    bundle = export_structures(out / config.name, config, model, counts, seconds)
     if measured:
         record_fields(bundle.folder, measured)
     monitor.progress(1.0, "model written")
@@ -206,7 +201,6 @@ def train_corrector(
     device: str,
     out: Path,
     monitor: Monitor,
-    enhancer: Enhancer | None,
 ) -> tuple[Corrector, float]:
     """Train the corrector; returns it with averaged weights, and the seconds.
 
@@ -217,7 +211,6 @@ def train_corrector(
         device: of the network; scans are painted on the CPU.
         out: folder of the checkpoint.
         monitor: progress, metrics and cancelling.
-        enhancer: of some of the scans; None: none is enhanced.
     """
     learner = Learner(network.to(device), config.learning_rate, config.ema, _BETAS)
 
@@ -227,8 +220,6 @@ def train_corrector(
         more = 16 * int(rng.choice(3, p=chances))
         k, j, i = (side + more for side in config.sides)
         scan = painter.draw(rng, (k, j, i))
-        if enhancer and rng.random() < config.enhanced_share:
-            scan = replace(scan, image=enhancer.after_noise(scan.image, rng))
         return scan, posteriors(scan.image, scan.prior)
 
     scan_of = _painted_ahead(paint, config.steps)

@@ -1,4 +1,4 @@
-"""A frozen head from label maps that teaches an enhancer: its loss in a window, its Dice in scans.
+"""A frozen head from label maps that teaches a network: its loss in a window of a corrected scan.
 
 No reader's labels are needed: those of the head itself on the clean scan are the truth. Priors and
 places are also those of the clean scan; the mixture is that of the image at hand, as users have it.
@@ -6,13 +6,9 @@ places are also those of the clean scan; the mixture is that of the image at han
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from glob import escape
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,13 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.store import Bundle
-from MedEnhanceLib.core.arrays import Bytes
-from MedEnhanceLib.core.labels import Label, LabeledFile
-from MedEnhanceLib.core.metrics import dice, psnr
-from MedEnhanceLib.core.modality import profile_of
-from MedEnhanceLib.core.volume import Enhance, Volume
-from MedEnhanceLib.degradation.lowdose import ELECTRONIC
-from MedEnhanceLib.degradation.pipeline import LowDose, Rician
+from MedEnhanceLib.core.arrays import Bytes, Ints
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.structures.correcting import (
     BINS,
@@ -41,20 +32,11 @@ from MedEnhanceLib.gradprom.structures.model import StructureModel, open_structu
 from MedEnhanceLib.gradprom.structures.networks import VOXEL_MM
 from MedEnhanceLib.gradprom.structures.segmenting import PlacedScan, place, segment_structures
 from MedEnhanceLib.gradprom.structures.space import index_grid
-from MedEnhanceLib.io import load
-from MedEnhanceLib.io.describe import refuse_unfit
-from MedEnhanceLib.learning.intensity import TISSUE, scaling_for
+from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.training.gradprom.heads import class_loss
 
-# Chosen by hand; no table isolates it. Measured as a whole by Benchmarks/gradprom.py.
-#: Noise of the measured images, σ over the brightest tissue: less hardly changes such labels.
-_SIGMA = 0.15
-#: The same of CT: photons per ray.
-_PHOTONS = 5e3
-_CLEAN, _NOISY = "clean", "noisy"
-#: Share of a training's progress that reading the scans takes, before its first step.
-_READING = 0.03
+# Chosen by hand; no table isolates it.
 #: Voxels of a window at which a class trusts its own changes of intensity by half.
 _FEW = 30.0
 #: Voxels of 2 mm around a window that the corrector sees as well.
@@ -62,28 +44,17 @@ _MARGIN = 8
 
 
 class StructuresTask:
-    """A head that does not change: its loss on enhanced images, and its Dice in held-out scans.
+    """A head that does not change, and its loss on corrected images.
 
     It runs in float32, as differences of its loss would vanish in bfloat16.
 
     Args:
         bundle: of the head.
-        training: scans that it teaches on.
-        held_out: scans of other patients, which are measured.
-        data: folder of both.
         device: as torch names it.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        training: Sequence[Path],
-        held_out: Sequence[Path],
-        data: Path,
-        device: str,
-    ) -> None:
-        self._bundle, self._data, self._device = bundle, data, device
-        self._training, self._held_out = training, held_out
+    def __init__(self, bundle: Bundle, device: str) -> None:
+        self._bundle, self._device = bundle, device
         self._model = open_structures(bundle)
         self._corrector = deepcopy(self._model.corrector).to(device)  # segmenting is the CPU's
         self._scenes: list[_Scene] = []
@@ -92,40 +63,36 @@ class StructuresTask:
         """Return name and hash of the head."""
         return self._bundle.identity()
 
-    def held_out(self) -> list[str]:
-        """List patterns of the scans of held-out patients, from which nothing may learn."""
-        return [escape(path.relative_to(self._data).as_posix()) for path in self._held_out]
-
-    def subjects(self, monitor: Monitor) -> Iterator[LabeledFile]:
-        """Yield each training scan with the numbers of its voxels, 0 where there is no structure.
+    def labeled(self, volumes: Sequence[Volume], monitor: Monitor) -> list[Ints]:
+        """Return the numbers of the voxels of canonical scans, 0 where there is no structure.
 
         `loss` knows scan and place by them. Raises InputError for a scan in which the head
         recognizes nothing.
         """
-        reading = monitor.part(0.0, _READING, is_typical=False)
-        self._scenes, first = [], 1
-        for number, path in enumerate(self._training):
-            volume = self._read(path, reading.part(number / len(self._training), 1))
+        self._scenes, labels, first = [], list[Ints](), 1
+        for number, volume in enumerate(volumes):
+            monitor.progress(0.0, f"segmenting scan {number + 1} of {len(volumes)}")
             placement = place(volume.upright(), self._model)
             scene = _Scene.of(volume, placement, self._model, first)
             if scene is None:
                 raise InputError(
-                    f"{path}: the head {self._bundle.name} recognizes no structures",
+                    f"{volume.source}: the head {self._bundle.name} recognizes no structures",
                     "Leave the scan out (leave_out), or give scans like those the head is for.",
                 )
             self._scenes.append(scene)
             numbers = np.arange(first, first + volume.voxels.size).reshape(scene.clean.shape)
             numbers = volume.geometry.upright_turn.undo(numbers)
             shown = self._segmented(volume, placement) > 0
-            yield path, volume, np.where(shown, numbers, 0).astype(np.int32)
+            labels.append(np.where(shown, numbers, 0).astype(np.int32))
             first += volume.voxels.size
+        return labels
 
     def loss(self, image: Tensor, labels: Tensor) -> Tensor:
         """Compute cross-entropy + 1 − Dice in a window within its clean surroundings.
 
         Args:
-            image: [D, H, W] on the network's scale, enhanced.
-            labels: [D, H, W], numbers of voxels from `subjects`. Without any the loss is 0.
+            image: [D, H, W] on the scale of `scaling_for`, corrected.
+            labels: [D, H, W], numbers of voxels from `labeled`. Without any the loss is 0.
         """
         known = labels.nonzero()
         if not len(known):
@@ -148,74 +115,11 @@ class StructuresTask:
             inside = logits[(slice(None), slice(None), *seen)].cpu()
             return class_loss(inside, scene.classes[box][seen])
 
-    def measure(self, enhancers: Mapping[str, Enhance], monitor: Monitor) -> list[dict[str, Any]]:
-        """Segment held-out scans: clean, noisy, and noisy after each enhancer.
-
-        Patients are numbered, as file names may contain patient names; the log maps numbers to
-        files.
-
-        Args:
-            enhancers: by name, which rows have as "image".
-            monitor: progress and cancelling.
-        Returns:
-            A row for each scan and image: "subject", "image" ("clean", "noisy" or an enhancer's
-            name), "dice" (mean over the structures), "volume_error" (of the structures: mean
-            absolute difference as a share of the true volume), "psnr_db" (of tissue; None for the
-            clean image), and "LABEL (Dice)".
-        """
-        rows, names = [], [_CLEAN, _NOISY, *enhancers]
-        is_ct = profile_of(self._bundle.modality).is_projected
-        for number, path in enumerate(self._held_out):
-            part = monitor.part(number / len(self._held_out), (number + 1) / len(self._held_out))
-            subject = f"held-out patient {number + 1}"
-            monitor.log(f"{subject}: {path.relative_to(self._data)}")
-            clean = self._read(path, part.part(0, 0.1))
-            noise = LowDose(_PHOTONS, ELECTRONIC, number) if is_ct else Rician(_SIGMA, number)
-            noisy, truth = noise.apply(clean), self._segmented(clean)
-            for index, name in enumerate(names):
-                part.progress(0.1 + 0.9 * index / len(names), f"measuring the {name} image")
-                volume = clean if name == _CLEAN else noisy
-                volume = enhancers[name](noisy) if name in enhancers else volume
-                labels = truth if name == _CLEAN else self._segmented(volume)
-                figures = _figures(clean, volume, truth, labels, self._model.anatomy.labels)
-                rows.append({"subject": subject, "image": name, **figures})
-        return rows
-
-    def _read(self, path: Path, monitor: Monitor) -> Volume:
-        """Read a scan in the order that networks see in use; InputError for an unfit one."""
-        monitor.progress(0, f"reading {path.name}")
-        modality = self._bundle.modality
-        volume = load(path, modality=modality, monitor=monitor.part(0, 0)).single()
-        volume = volume.canonical().compact()
-        refuse_unfit(volume, Monitor(), on_request=True)
-        return volume
-
-    def _segmented(self, volume: Volume, placement: PlacedScan | None = None) -> Bytes:
-        """Return the head's label values [K, J, I]; placement: None, if it is not known."""
+    def _segmented(self, volume: Volume, placement: PlacedScan) -> Bytes:
+        """Return the head's label values [K, J, I]."""
         seen = volume.upright()
-        placement = placement or place(seen, self._model)
         made = segment_structures(seen, placement, self._model, self._device, Monitor())
         return volume.geometry.upright_turn.undo(made.labels)
-
-
-def _figures(
-    clean: Volume, volume: Volume, truth: Bytes, labels: Bytes, structures: Sequence[Label]
-) -> dict[str, Any]:
-    """Compute the Dice of labels, and the PSNR of their volume in the tissue of the clean image."""
-    scaling = scaling_for(clean)
-    target, voxels = (scaling.apply(image.voxels) for image in (clean, volume))
-    fidelity = psnr(target, voxels, 1.0, mask=target > TISSUE[clean.modality])
-    scores = {label.name: dice(truth, labels, label.value) for label in structures}
-    sizes = {label.value: np.count_nonzero(truth == label.value) for label in structures}
-    errors = [
-        abs(np.count_nonzero(labels == value) / size - 1) for value, size in sizes.items() if size
-    ]
-    return {
-        "dice": round(float(np.mean([*scores.values()])), 4),
-        "volume_error": round(float(np.mean(errors)), 4),
-        "psnr_db": round(fidelity, 3) if math.isfinite(fidelity) else None,
-        **{f"{label} (Dice)": round(score, 3) for label, score in scores.items()},
-    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,7 +129,7 @@ class _Scene:
     Attributes:
         first: number of the scan's first voxel.
         axes: of an image in canonical order, upright.
-        clean: [K, J, I] on the enhancer's scale.
+        clean: [K, J, I] on the scale of `scaling_for`.
         gain: units of `image` in one of `clean`.
         image: [k, j, i], not clipped to 0 to 1.
         resampling: for each axis the weights of the scan's voxels, [k, K].

@@ -1,1 +1,1 @@
-"""HQG-Net: training of enhancers and of thin slices, on clean targets with simulated noise."""
+"""Training without pairs: high-quality volumes behind a measured scanner, inverted as in use."""

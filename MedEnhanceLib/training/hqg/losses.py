@@ -1,232 +1,144 @@
-"""Losses of the set network in a window of a crop."""
+"""The loss of a step: squared error behind the scanner, and the parts of the paper.
+
+Simulated scans have a target; its code is theirs. Scans of low quality have none: they get the
+codes of these targets, and adversary, content and style act on what the network makes of them,
+after noise removal and inversion. What the adversary takes for real are the targets, too: they are
+high-quality volumes with the slow changes that inversions keep, so that fields do not decide.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from contextlib import ExitStack
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.core.modality import profile_of
-from MedEnhanceLib.denoise.groups import GuidedNetwork, Places, regional
-from MedEnhanceLib.learning.precision import mixed_precision
-from MedEnhanceLib.native import CELLS, SIDE
-from MedEnhanceLib.training.hqg.crops import Crop, Noisy
+from MedEnhanceLib.learning.precision import mixed_precision, move, on_device
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.scanner.corrector.view_inputs import NEIGHBORS
+from MedEnhanceLib.training.hqg.adversary import Adversary
+from MedEnhanceLib.training.hqg.config import TrainConfig
+from MedEnhanceLib.training.hqg.content import ContentLoss
+from MedEnhanceLib.training.hqg.patches import PatchBatch, SlabPool, TrainingSlab, batch_of
+from MedEnhanceLib.training.hqg.scanned_slabs import LowQualitySlabMaker, ScannedSlabMaker
+from MedEnhanceLib.training.hqg.style_code import CodedNetwork, divergence, drawn
 
-#: Voxels of a window along slices, rows and columns, and its rim, where blocks are missing.
-_WINDOW, _RIM = (20, 40, 40), 2
-# Chosen in trials (decision 0047); no table isolates them. Measured by Benchmarks/guidance.py.
-#: Weight of voxels outside tissue, and of lesions.
-_OUTSIDE, _LESION = 0.15, 4.0
-#: Side of the cells in which a guided result should not be worse than an unguided one, and weights
-#: of this loss for right and for wrong guides.
-_CELL, _EXCESS_RIGHT, _EXCESS_WRONG = 4, 0.15, 0.6
-#: Weight of absolute differences in the trace of a lesion.
-_ABSOLUTE = 0.3
-
-
-@dataclass(frozen=True, eq=False)
-class Turn:
-    """A flip, exchange of axes and inversion of blocks, as a change of their coefficients.
-
-    Attributes:
-        order, sign: [64] each; by default blocks stay as they are.
-    """
-
-    order: Tensor = field(default_factory=lambda: torch.arange(CELLS))
-    sign: Tensor = field(default_factory=lambda: torch.ones(CELLS))
-
-    @classmethod
-    def drawn(cls, rng: np.random.Generator, modality: str) -> Turn:
-        """Draw a turn: for MR of all axes, with inversion of half; CT keeps the slice direction."""
-        is_even = not profile_of(modality).is_projected
-        axes = list(rng.permutation(3)) if is_even else [0, *(1 + rng.permutation(2))]
-        order = np.arange(CELLS).reshape(SIDE, SIDE, SIDE).transpose(axes).ravel()
-        odd = (-1.0) ** np.arange(SIDE)
-        k, j, i = (odd if rng.random() < 0.5 else np.ones(SIDE) for _ in range(3))
-        sign = np.multiply.outer(np.multiply.outer(k, j), i).ravel()
-        if is_even and rng.random() < 0.5:
-            sign = -sign
-        return cls(torch.from_numpy(order.copy()), torch.from_numpy(sign).float())
-
-    def apply(self, blocks: Tensor) -> Tensor:
-        """Return coefficients [..., 64] of the turned blocks."""
-        return blocks[..., self.order] * self.sign
-
-    def undo(self, blocks: Tensor) -> Tensor:
-        """Invert `apply`."""
-        straight = torch.empty_like(blocks)
-        straight[..., self.order] = blocks * self.sign
-        return straight
+# Chosen by hand (decisions 0066 and 0109).
+#: Patches of a step.
+_BATCH = 8
+#: Errors beyond this, in σ, count no more: edges of metal must not decide.
+_MOST_ERROR = 4.0
+#: Added to the mean square error of the inversion, in σ², that the network's is relative to.
+_FLOOR = 0.02
+#: Share of the steps in which the weight of the divergence grows to its full size.
+_WARM_UP = 0.3
+#: Keys of the random numbers of simulated scans, and of those of low quality.
+_SIMULATED, _SCANS = 5, 10
 
 
-@dataclass(frozen=True, eq=False)
-class CropWindow:
-    """A part of a crop, and the groups whose references are in it.
-
-    Attributes:
-        where: its voxels, without the rim.
-        places: of the groups.
-        voxels: of `Places`.
-    """
-
-    where: tuple[slice, ...]
-    places: Places
-    voxels: Tensor
-
-    @classmethod
-    def of(cls, crop: Noisy, rng: np.random.Generator | None = None) -> CropWindow:
-        """Draw a window of a crop; without `rng` it is the whole crop."""
-        shape = np.array(crop.noisy.shape)
-        sizes = shape if rng is None else np.minimum(_WINDOW, shape)
-        starts = shape - sizes if rng is None else rng.integers(shape - sizes + 1)
-        return cls.at(tuple(map(slice, starts + _RIM, starts + sizes - _RIM)), crop)
-
-    @classmethod
-    def at(cls, where: tuple[slice, ...], crop: Noisy) -> CropWindow:
-        """Return the window of these voxels, for the groups of a crop."""
-        corners = crop.places.corners()[:, 0]
-        low = corners.new_tensor([int(side.start) - _RIM for side in where])
-        high = corners.new_tensor([int(side.stop) + _RIM - SIDE for side in where])
-        places = crop.places.part(((corners >= low) & (corners <= high)).all(-1))
-        return cls(where, places, places.voxels())
-
-    @property
-    def variance(self) -> Tensor:
-        """Noise variance, the mean over the groups: the unit of squared errors."""
-        return self.places.sigma.square().mean()
-
-
-@dataclass(frozen=True, eq=False)
-class NetworkImages:
-    """Output of networks for a window, on the crop's scale: [K, J, I] of the whole crop each.
-
-    Attributes:
-        unguided: with the set network.
-        guided: with the guide too; the same without one.
-    """
-
-    unguided: Tensor
-    guided: Tensor
-
-
-def run_networks(
-    network: GuidedNetwork, crop: Noisy, window: CropWindow, turn: Turn, guide: Tensor | None
-) -> NetworkImages:
-    """Run the networks on a window.
+class Losses:
+    """Losses of the steps, by number.
 
     Args:
-        network: set network and correction.
-        crop: filtered.
-        window: whose groups are used.
-        turn: of the blocks before they enter the networks.
-        guide: [K, J, I] of the crop; None for none.
+        network: on the device.
+        simulated: makes simulated scans.
+        scans: makes scans of low quality, for the parts that take them.
+        config: of the training.
+        device: as PyTorch names it.
+        monitor: of all steps.
     """
-    places, voxels = window.places, window.voxels
-    groups = network.groups(places, voxels, crop.noisy, crop.pilot, crop.estimate, 1.0)
-    turned = replace(
-        groups,
-        from_noisy=turn.apply(groups.from_noisy),
-        from_pilot=turn.apply(groups.from_pilot),
-        estimate=turn.apply(groups.estimate),
-    )
-    guides = []
-    if guide is not None:
-        fitted = network.fit(groups, places, voxels, guide)
-        turned_guide = replace(
-            fitted,
-            difference=turn.apply(fitted.difference),
-            scaled=turn.apply(fitted.scaled),
-            region=regional(fitted.region, places),
-        )
-        guides = [turned_guide]
-    with mixed_precision(str(crop.noisy.device)):
-        residual = network(turned, guides)
 
-    def image(blocks: Tensor) -> Tensor:
-        straight = turn.undo(blocks)
-        return crop.estimate + network.aggregated(straight, residual.weight, places, voxels)
+    def __init__(
+        self,
+        network: CodedNetwork,
+        simulated: ScannedSlabMaker,
+        scans: LowQualitySlabMaker,
+        config: TrainConfig,
+        device: str,
+        monitor: Monitor,
+    ) -> None:
+        self._network, self._config, self._device = network, config, device
+        self._monitor, self._pools = monitor, ExitStack()
+        weights = config.unpaired
+        self._pairs = self._batches(simulated.make, _SIMULATED)
+        if weights.takes_scans:
+            self._scans = self._batches(scans.make, _SCANS)
+        encoder = network.encoder.features if weights.code else None
+        self._content = ContentLoss(device, encoder) if weights.content else None
+        self.adversary = Adversary(config.learning_rate) if weights.adversary else None
+        if self.adversary:
+            move(self.adversary, device)
 
-    unguided = image(residual.unguided)
-    if residual.correction is None:
-        return NetworkImages(unguided, unguided)
-    guided = image(residual.unguided + residual.correction)
-    return NetworkImages(unguided.detach(), guided)
+    def __call__(self, number: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss of a step, and its terms without their weights."""
+        pairs, steps = self._pairs(number), self._config.steps
+        parts, encoder, code = self._config.unpaired, self._network.encoder, None
+        terms, weights = dict[str, Tensor](), {"relative error": 1.0, **parts.to_json()}
+        if parts.code:
+            mean, log_variance = encoder(pairs.clean)
+            code = drawn(mean, log_variance)
+            terms["code"] = divergence(mean, log_variance)
+            weights["code"] *= min(1.0, (number + 1) / (_WARM_UP * steps + 1))
+        image = self._corrected(pairs, code)
+        terms["relative error"] = relative_error(image, pairs)
+        if parts.takes_scans:
+            scans = self._scans(number)
+            result = self._corrected(scans, code)
+        if self._content:
+            terms["content"] = self._content(result, scans.filtered[:, NEIGHBORS])
+        if parts.style:
+            terms["style"] = (encoder(result)[0] - mean.detach()).abs().mean()
+        learned = dict[str, Tensor]()
+        if self.adversary:
+            fake = torch.cat([result, image])
+            learned["discriminator"] = self.adversary.learn(pairs.clean, fake, number, steps)
+            terms["adversary"] = self.adversary.loss(fake)
+        total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        return total, terms | learned
+
+    def _batches(
+        self, make: Callable[[int], TrainingSlab], key: int
+    ) -> Callable[[int], PatchBatch]:
+        """Return a function of a step's number that returns its patches, on the device.
+
+        Args:
+            make: makes the slab of a number, in any thread.
+            key: of the random numbers, besides the seed.
+        """
+        config = self._config
+        pool = SlabPool(make, config.slabs, config.renewed_every)
+        self._pools.callback(pool.close)
+
+        def batch_at(number: int) -> PatchBatch:
+            rng = np.random.default_rng([config.seed, key, number])
+            place = self._monitor.part(number / config.steps, number / config.steps)
+            batch = batch_of(lambda: pool.draw(number, rng, place), _BATCH, rng)
+            return on_device(batch, self._device)
+
+        return batch_at
+
+    def _corrected(self, batch: PatchBatch, code: Tensor | None) -> Tensor:
+        with mixed_precision(self._device):
+            image: Tensor = self._network((batch.noisy, batch.filtered, batch.sigma), code)
+        return image
+
+    def close(self) -> None:
+        """End the threads that make slabs."""
+        self._pools.close()
 
 
-def squared_error(image: Tensor, crop: Noisy, window: CropWindow, weight: Tensor) -> Tensor:
-    """Average the squared error by weight, over the noise's variance.
+def relative_error(image: Tensor, batch: PatchBatch) -> Tensor:
+    """Average the squared error of patches over that of the inversion, so that dB count alike.
 
-    Args:
-        image: of the whole crop.
-        crop: with its target.
-        window: of the crop.
-        weight: of the window's voxels.
+    image: [B, J, I], as `ViewNet.forward` returns it.
     """
-    squares = (image[window.where] - crop.target[window.where]).square()
-    return (weight * squares).sum() / (weight.sum() * window.variance)
 
+    def error(values: Tensor) -> Tensor:
+        difference = (values - batch.clean) / batch.sigma.clamp_min(1e-4)
+        squares = difference.clamp(-_MOST_ERROR, _MOST_ERROR).square()
+        return (batch.weight * squares).mean((1, 2))
 
-def excess(images: NetworkImages, crop: Noisy, window: CropWindow, *, is_right: bool) -> Tensor:
-    """Measure how much larger the error of cells is with the guide than without.
-
-    Args:
-        images: with and without the guide.
-        crop: of the images.
-        window: where it counts.
-        is_right: whether the guide shows the same anatomy at the same place.
-    """
-    target = crop.target[window.where]
-    worse = (images.guided[window.where] - target).square()
-    worse = worse - (images.unguided[window.where] - target).square()
-    cells = F.avg_pool3d(worse[None], _CELL)
-    factor = _EXCESS_RIGHT if is_right else _EXCESS_WRONG
-    return factor * F.relu(cells).mean() / window.variance
-
-
-def voxel_weight(crop: Crop, window: CropWindow) -> Tensor:
-    """Weight the voxels of a window: tissue 1, lesions more, all else less."""
-    tissue = crop.tissue[window.where]
-    weight = torch.where(tissue, 1.0, _OUTSIDE)
-    if crop.guide is not None and crop.guide.lesion is not None:
-        weight = torch.where(crop.guide.lesion[window.where] != 0, _LESION, weight)
-    return weight
-
-
-def trace(without: Tensor, with_lesion: Tensor, lesion: Tensor, window: CropWindow) -> Tensor:
-    """Measure the trace that a lesion of the guide alone leaves in the result, in σ² of the noise.
-
-    Args:
-        without: result without the lesion in the guide, of the whole crop.
-        with_lesion: result with it.
-        lesion: what was added to the guide.
-        window: where it counts.
-    """
-    shape = lesion != 0
-    difference = (with_lesion - without)[window.where]
-    squares = difference.square().sum() / window.variance
-    absolutes = (difference.abs() * shape[window.where]).sum() / window.variance.sqrt()
-    return (squares + _ABSOLUTE * absolutes) / shape.sum()
-
-
-def lost_contrast(
-    with_lesion: NetworkImages, without: NetworkImages, lesion: Tensor, window: CropWindow
-) -> Tensor:
-    """Measure how much a guide lowers the contrast of a lesion of the input alone, as a share.
-
-    Args:
-        with_lesion: results of an input with the lesion.
-        without: results of one without it.
-        lesion: what was added to the input.
-        window: where it counts.
-    """
-    part, power = lesion[window.where], lesion.square().sum()
-
-    def contrast(image: Tensor, before: Tensor) -> Tensor:
-        return ((image - before)[window.where] * part).sum() / power
-
-    guided = contrast(with_lesion.guided, without.guided)
-    unguided = contrast(with_lesion.unguided, without.unguided).detach()
-    return F.relu(unguided - guided) + F.relu(unguided - guided).square()
+    before = error(batch.filtered[:, NEIGHBORS])
+    return (error(image) / (before + _FLOOR)).mean()

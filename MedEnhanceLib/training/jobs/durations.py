@@ -6,13 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from MedEnhanceLib.training.hqg.config import TaskConfig
 from MedEnhanceLib.training.jobs.runs import LongRun
 from MedEnhanceLib.training.jobs.train import config_class
 from MedEnhanceLib.training.spg.config import DistillConfig
 
 #: Options that decide about the duration; data and size of the cohort matter less.
-_DECISIVE = ("preset", "device", "modality", "method", "part", "task")
+_DECISIVE = ("preset", "device", "modality", "method", "part")
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,7 @@ def expected_duration(kind: str, params: Mapping[str, Any], earlier: Iterable[Lo
         patients = int(run.manifest().get("patients", 1)) if is_matching else 1
         return Duration(run.record["seconds"] / max(1, patients), True, is_matching)
     minutes = 1.0  # of a set by statistics
-    if config.get("task"):
-        minutes = TaskConfig.MINUTES
-    elif kind == "train":
+    if kind == "train":
         minutes = config_class(params["method"]).MINUTES[config.get("preset", "cpu")]
     elif is_matching:
         minutes = DistillConfig.MINUTES[config.get("preset", "cpu")]

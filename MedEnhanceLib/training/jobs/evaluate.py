@@ -15,17 +15,16 @@ from MedEnhanceLib import denoise, gradprom, io
 from MedEnhanceLib.bundles.store import find_bundle
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.manifest import as_json, make_manifest
-from MedEnhanceLib.core.modality import profile_of
-from MedEnhanceLib.core.options import About, Params, option
-from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.core.options import About, Params, config_from_json, option
+from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.runtime.device import DEVICES
-from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.scanner.scanner import Scanner
 from MedEnhanceLib.training.ssim import ssim
 
 if TYPE_CHECKING:
     from MedEnhanceLib.bundles.store import Bundle
-    from MedEnhanceLib.degradation.pipeline import Degradation
 
 SEED = 20240607
 #: `brain.nii.gz` has its labels in `brain-labels.nii.gz`.
@@ -57,9 +56,9 @@ def run_evaluate(params: EvaluateParams, monitor: Monitor) -> Result:
 def evaluate_bundle(name_or_path: str, data: Path, device: str, monitor: Monitor) -> dict[str, Any]:
     """Return a manifest whose results are `rows`, one for each measurement, and their `means`.
 
-    Enhancer: every volume is degraded (the same way in each run) and its noise removed, by the
-    filter alone and by the model; PSNR in dB and SSIM of each against the original volume, and
-    the model's gain over the filter. Head: Dice of every label.
+    Model of a scanner: every volume is put behind the scanner (the same way in each run) and
+    enhanced, by the inversion alone and by the model; PSNR in dB and SSIM of each against the
+    original volume, and the model's gain over the inversion. Head: Dice of every label.
 
     Args:
         name_or_path: a model's name or folder.
@@ -71,7 +70,12 @@ def evaluate_bundle(name_or_path: str, data: Path, device: str, monitor: Monitor
     began = time.monotonic()
     bundle = find_bundle(name_or_path)
     volumes = _volumes_in(data)
-    measure = _measure_enhancer if bundle.kind == "enhancer" else _measure_head
+    if bundle.kind != "head" and not bundle.inverts:
+        raise ModelError(
+            f"{bundle.name} is neither a head nor a model of a scanner",
+            "Name one that `train head` or `train hqg` made.",
+        )
+    measure = _measure_scanner if bundle.inverts else _measure_head
     rows: list[dict[str, Any]] = []
     for index, path in enumerate(volumes):
         part = monitor.part(index / len(volumes), (index + 1) / len(volumes))
@@ -100,38 +104,29 @@ def _volumes_in(data: Path) -> list[Path]:
     return volumes
 
 
-def _measure_enhancer(
+def _measure_scanner(
     bundle: Bundle, path: Path, device: str, monitor: Monitor
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row for each degradation of the benchmarks, always with the same seed."""
-    from MedEnhanceLib.degradation.pipeline import LowDose, Rician, standard_composite
+    """Put a volume behind the bundle's scanner, always with the same seed, and enhance the scan."""
+    from MedEnhanceLib.training.hqg.scanned_slabs import on_scale, simulated_scan
 
-    damages: dict[str, Degradation] = {
-        f"low dose, {dose:g} photons": LowDose(dose, 5.0, SEED) for dose in (5e3, 2e4)
-    }
-    if profile_of(bundle.modality).is_magnitude:
-        damages = {f"Rician {level:.0%}": Rician(level, SEED) for level in (0.05, 0.1, 0.15)}
-        damages["composite"] = standard_composite(SEED)
-    clean = io.load(path, modality=bundle.modality)
-    # All of a model's correction; without `for_viewing` a part of it is given back in CT.
-    smooth = profile_of(bundle.modality).is_projected
-    config = denoise.EnhanceConfig(model=str(bundle.folder), device=device, for_viewing=smooth)
-    on_request = replace(config, correct_bias_field=True)
-    for index, (name, degradation) in enumerate(damages.items()):
-        part = monitor.part(index / len(damages), (index + 1) / len(damages))
-        part.progress(0.0, f"{path.name}: {name}")
-        damaged = attend(partial(degradation.apply, clean, keep_dtype=True), part)
-        settings = on_request if name == "composite" else config
-        run = partial(denoise.enhance, damaged, cache=denoise.VolumeCache())
-        enhanced = run(settings, monitor=part.part(0.0, 0.7)).volume
-        quiet = Monitor(cancel=lambda: monitor.cancelled)  # it would repeat the warnings
-        alone = replace(settings, denoiser="block-matching", model="auto")
-        filtered = run(alone, monitor=quiet).volume
-        row: dict[str, Any] = {"volume": path.name, "degradation": name}
-        for role, volume in (("input", damaged), ("filter", filtered), ("enhanced", enhanced)):
-            row[f"{role}_psnr_db"] = metrics.psnr(clean.voxels, volume.voxels)
-            row[f"{role}_ssim"] = ssim(clean.voxels, volume.voxels)
-        yield row | {"gain_over_filter_db": row["enhanced_psnr_db"] - row["filter_psnr_db"]}
+    scanner = config_from_json(Scanner, bundle.metadata["scanner"])
+    clean = io.load(path, modality=bundle.modality).single().canonical().compact()
+    monitor.progress(0.0, f"{path.name}: behind the scanner")
+    scan = simulated_scan(scanner, clean, np.random.default_rng(SEED))
+    config = denoise.EnhanceConfig(model=str(bundle.folder), device=device)
+    run = partial(denoise.enhance, scan, cache=denoise.VolumeCache())
+    images = {"input": scan, "enhanced": run(config, monitor=monitor.part(0.0, 0.7)).volume}
+    quiet = Monitor(cancel=lambda: monitor.cancelled)  # it would repeat the warnings
+    alone = replace(config, model="auto", scanner=scanner)
+    images["inversion"] = run(alone, monitor=quiet).volume
+    row: dict[str, Any] = {"volume": path.name, "degradation": "scanner"}
+    truth = on_scale(clean)
+    for role, volume in images.items():
+        image = on_scale(volume)
+        row[f"{role}_psnr_db"] = metrics.psnr(truth, image, 1.0)
+        row[f"{role}_ssim"] = ssim(truth, image)
+    yield row | {"gain_over_inversion_db": row["enhanced_psnr_db"] - row["inversion_psnr_db"]}
 
 
 def _measure_head(

@@ -1,12 +1,12 @@
-"""The networks whose gradients a distillation matches: those that are trained on the set.
+"""The network whose gradients a distillation matches: that of thin slices, trained on the set.
 
-Methods do not import each other: `spg.matching` has the protocol, implemented here for `hqg`.
+Methods do not import each other: `spg.matching` has the protocol, implemented here for `slices`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,50 +14,31 @@ from torch import Tensor, nn
 
 from MedEnhanceLib.core.arrays import Floats, Where
 from MedEnhanceLib.core.modality import profile_of
-from MedEnhanceLib.denoise.config import NetworkConfig
-from MedEnhanceLib.denoise.groups import GuidedNetwork, coefficients
-from MedEnhanceLib.denoise.network import GroupNetwork
-from MedEnhanceLib.filters.torch_engine import gather_blocks
 from MedEnhanceLib.learning.intensity import TISSUE
 from MedEnhanceLib.learning.precision import on_device
 from MedEnhanceLib.slices.config import SliceNetConfig
 from MedEnhanceLib.slices.planes import Thickening, grain
 from MedEnhanceLib.slices.slice_network import SliceNet, StackMaps
 from MedEnhanceLib.slices.steps import thin_error
-from MedEnhanceLib.training.hqg import losses
-from MedEnhanceLib.training.hqg.config import TrainSlicesConfig
-from MedEnhanceLib.training.hqg.crops import Crop, CropMaker, Noisy
-from MedEnhanceLib.training.hqg.losses import CropWindow, Turn
-from MedEnhanceLib.training.hqg.targets import Target, scaled_target
+from MedEnhanceLib.training.slices.config import TrainSlicesConfig
 from MedEnhanceLib.training.spg.config import DistillConfig
 from MedEnhanceLib.training.spg.matching import MatchedNetwork, Sample
 from MedEnhanceLib.training.spg.prepare import Brick
 
-_TINY = NetworkConfig(width=16, hidden=16, layers=1, guide_layers=1, blocks=8)
 # Chosen by hand; no table isolates them. Measured as a whole by Benchmarks/distillation.py.
-#: Side, in pixels, to which a patient's CT is cropped before its dose is lowered: the time for that
-#: grows with the slices.
-_MOST_OF_CT = 160
-#: Planes of a crop of thin slices, tries for a place with tissue, and share of it that suffices.
+#: Planes of a crop, tries for a place with tissue, and share of it that suffices.
 _PLANES, _TRIES, _LEAST_TISSUE = 8, 6, 0.3
 
 
 def make_networks(config: DistillConfig, modality: str, device: str) -> Sequence[MatchedNetwork]:
-    """Make the networks of an enhancer and of thin slices, a `spg.matching.MakeNetworks`.
+    """Make the network of thin slices, a `spg.matching.MakeNetworks`.
 
     Args:
-        config: of the distillation; `loop.full_size` decides their size.
+        config: of the distillation; `loop.full_size` decides its size.
         modality: "CT" or "MR".
         device: as PyTorch names it.
     """
-    return MatchedEnhancer(config, modality, device), MatchedSlices(config, modality, device)
-
-
-def _restart(module: nn.Module, make: Callable[[], nn.Module], seed: int) -> None:
-    """Give a network the weights of a new one; the state of torch's random numbers is kept."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module.load_state_dict(make().state_dict())
+    return (MatchedSlices(config, modality, device),)
 
 
 def _scaled(values: Floats, modality: str) -> Floats:
@@ -67,106 +48,6 @@ def _scaled(values: Floats, modality: str) -> Floats:
 
 def _scaled_change(change: Tensor, modality: str) -> Tensor:
     return 2 * change if profile_of(modality).is_absolute else change
-
-
-class MatchedEnhancer:
-    """The set network of an enhancer without a guide.
-
-    The groups of a crop and the weights of the filter are constant: a change by the generator
-    reaches the loss through the noisy crop, the target, and the output of the filter.
-    """
-
-    def __init__(self, config: DistillConfig, modality: str, device: str) -> None:
-        self._modality, self._device = modality, device
-        self._size = NetworkConfig() if config.loop.full_size else _TINY
-        self._network = GuidedNetwork(self._size).to(device)
-        self._targets: dict[int, Target] = {}
-
-    @property
-    def module(self) -> nn.Module:
-        """See `MatchedNetwork`."""
-        return self._network.network
-
-    def restart(self, seed: int) -> None:
-        """See `MatchedNetwork`."""
-        _restart(self.module, lambda: GroupNetwork(self._size), seed)
-
-    def draw(self, volume: Brick, seed: int) -> list[Sample]:
-        """See `MatchedNetwork`; for CT, several crops of one simulated slab."""
-        target = self._target(volume)
-        if profile_of(self._modality).is_projected and not volume.is_clean:
-            target = _cut(target, np.random.default_rng(seed))
-        maker = CropMaker([target], self._modality, self._size.blocks, seed)
-        crops = (on_device(crop, self._device) for crop in maker.make(0))
-        return [Sample(crop.where, crop) for crop in crops]
-
-    def loss(self, sample: Sample, seed: int, change: Tensor | None) -> Tensor:
-        """Compute the loss of an enhancer without a guide; see `MatchedNetwork`.
-
-        Args:
-            sample: its content is a `Crop`.
-            seed: of the window and the turn.
-            change: [k, j, i], added to the noisy crop and the target; None for none.
-        """
-        crop: Crop = sample.content
-        plain, rng = crop.plain, np.random.default_rng(seed)
-        if change is not None:
-            added = _scaled_change(change, self._modality)
-            passed = self._passed(added, plain)
-            plain = replace(
-                plain,
-                noisy=plain.noisy + added,
-                pilot=plain.pilot + passed,
-                estimate=plain.estimate + passed,
-                target=plain.target + added,
-            )
-        window = CropWindow.of(plain, rng)  # on a card too: results agree
-        turn = on_device(Turn.drawn(rng, self._modality), self._device)
-        image = losses.run_networks(self._network, plain, window, turn, None).unguided
-        return losses.squared_error(image, plain, window, losses.voxel_weight(crop, window))
-
-    def _passed(self, change: Tensor, plain: Noisy) -> Tensor:
-        """Filter a change by the last round of the filter, [k, j, i].
-
-        In each group the mean block is damped by its noise, and the differences from it are fitted
-        by those of the pilot, as in `filters.block_matching`.
-        """
-        places, voxels = plain.places, plain.places.voxels()
-        transform = self._network.get_buffer("transform")
-        pilot, added = (
-            coefficients(gather_blocks(each, voxels), places.scale(), transform)
-            for each in (plain.pilot, change)
-        )
-        count = pilot.shape[1]
-        known, middle = (each.mean(1, keepdim=True) for each in (pilot, added))
-        gram = (pilot - known) @ (pilot - known).transpose(1, 2)
-        damped = gram + count * torch.eye(count, device=gram.device)
-        passed = torch.linalg.solve(damped, gram) @ (added - middle)
-        passed = passed + middle * known.square() / (known.square() + 1 / count)
-        weight = torch.ones_like(places.distance)
-        return self._network.aggregated(passed, weight, places, voxels)
-
-    def _target(self, volume: Brick) -> Target:
-        """Return the target of a volume; that of a patient's volume is measured only once."""
-        if volume.is_clean or id(volume) not in self._targets:
-            scaled = np.ascontiguousarray(_scaled(volume.voxels, self._modality))
-            target = scaled_target(
-                scaled, volume.spacing_mm, self._modality, is_clean=volume.is_clean
-            )
-            if volume.is_clean:
-                return target
-            self._targets[id(volume)] = target
-        return self._targets[id(volume)]
-
-
-def _cut(target: Target, rng: np.random.Generator) -> Target:
-    """Crop slices to `_MOST_OF_CT` pixels, at the place with most tissue of a few tried."""
-    voxels = target.series[0]
-    ends = [max(1, side - _MOST_OF_CT + 1) for side in voxels.shape[1:]]
-    corners = [rng.integers(ends) for _ in range(_TRIES)]
-    parts = [voxels[:, y : y + _MOST_OF_CT, x : x + _MOST_OF_CT] for y, x in corners]
-    shares = [float((part > TISSUE["CT"]).mean()) for part in parts]
-    return replace(target, series=(np.ascontiguousarray(parts[int(np.argmax(shares))]),))
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +83,9 @@ class MatchedSlices:
 
     def restart(self, seed: int) -> None:
         """See `MatchedNetwork`."""
-        _restart(self.module, lambda: SliceNet(self._config.network), seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._network.load_state_dict(SliceNet(self._config.network).state_dict())
 
     def draw(self, volume: Brick, seed: int) -> list[Sample]:
         """See `MatchedNetwork`."""

@@ -22,8 +22,8 @@ from MedEnhanceLib.runtime.machine import lower_priority
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.registry import member_at
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
-from MedEnhanceLib.training.hqg.config import TrainConfig, TrainSlicesConfig
-from MedEnhanceLib.training.jobs.segmenter import taught_fields
+from MedEnhanceLib.training.hqg.config import TrainConfig
+from MedEnhanceLib.training.slices.config import TrainSlicesConfig
 from MedEnhanceLib.training.spg.dataset import PATTERN, Distilled, find_set, load_distilled
 from MedEnhanceLib.training.unicompress.config import CodecTrainingConfig
 
@@ -36,14 +36,14 @@ _CONFIGS: dict[str, Any] = {
 }
 #: Method → the function that trains: (config, data, out, monitor) → the folder of the bundle.
 _TRAININGS = {
-    "hqg": "MedEnhanceLib.training.jobs.segmenter:train_enhancer",
-    "head": "MedEnhanceLib.training.jobs.segmenter:train_head",
-    "slices": "MedEnhanceLib.training.hqg.slice_training:train_slices",
+    "hqg": "MedEnhanceLib.training.jobs.teaching:train_unpaired",
+    "head": "MedEnhanceLib.training.gradprom.heads:train_head",
+    "slices": "MedEnhanceLib.training.slices.training:train_slices",
     CODEC: "MedEnhanceLib.training.unicompress.codec_training:train_codec",
 }
 #: Methods that learn from a distilled set, and the patterns of their configurations.
 _FROM_SETS = ("hqg", "slices")
-_PATTERNS = ("high_quality", "noiseless", "examinations", "leave_out", "held_out", "files")
+_PATTERNS = ("high_quality", "noiseless", "leave_out", "held_out", "files")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +53,9 @@ class TrainParams(Params):
     method: Annotated[
         Method,
         About(
-            help="hqg: an enhancer; head: segmentation; slices: a network that restores thin "
-            "slices; codec: a network of the compression, chosen by part",
+            help="hqg: a network that makes scans of one scanner like those of another, without "
+            "pairs; head: segmentation; slices: a network that restores thin slices; codec: a "
+            "network of the compression, chosen by part",
             flag="METHOD",
         ),
     ]
@@ -213,28 +214,23 @@ def training_config(
         return codec_config(fields)
     if method in _FROM_SETS:
         fields = {**({"modality": distilled.modality} if distilled else {}), **fields}
+    if method == "slices":
         if isinstance(modality := fields.get("modality"), str):  # not that of a shipped model
-            name = f"own-{modality.lower()}" + "-slices" * (method == "slices")
-            fields = {"name": name, **fields}
-    if method == "hqg" and fields.get("task") and distilled is None:
-        fields = taught_fields(fields)
-    elif fields.get("preset") == "quick" and method in _FROM_SETS:
-        fields = _continued(method, fields)
+            fields = {"name": f"own-{modality.lower()}-slices", **fields}
+        if fields.get("preset") == "quick":
+            fields = _continued(fields)
     return kind.from_json(dict(fields))
 
 
-def _continued(method: str, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+def _continued(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """Let a quick training go on from the shipped model of its modality, of the same size.
 
     One that states what it starts from, or another size, stays as it is.
     """
-    if fields.keys() & {"start", "network", "view"}:
+    if fields.keys() & {"start", "network"}:
         return fields
-    suffix = "-slices" if method == "slices" else ""
-    shipped = shipped_bundle(f"{fields.get('modality', 'MR').lower()}{suffix}")
-    names = ("network",) if fields.get("examinations") else ("network", "view")
-    size = {name: shipped.metadata[name] for name in names if name in shipped.metadata}
-    return {"start": shipped.name, **size, **fields}
+    shipped = shipped_bundle(f"{fields.get('modality', 'MR').lower()}-slices")
+    return {"start": shipped.name, "network": shipped.metadata["network"], **fields}
 
 
 def train_method(
@@ -291,10 +287,6 @@ def _with_set(config: Any, data: Path, distilled: Distilled) -> tuple[Any, Path]
             f"{config.modality}",
             "Leave out the modality.",
         )
-    if getattr(config, "task", None) is not None:
-        raise ConfigError(
-            f"{distilled.folder}: a distilled set has no labels", "Train on volumes, or no task."
-        )
     data_folder, fields = (find_set(data) or data).resolve(), {}
     folder = distilled.folder.resolve()
     root = Path(os.path.commonpath([data_folder, folder]))
@@ -304,6 +296,7 @@ def _with_set(config: Any, data: Path, distilled: Distilled) -> tuple[Any, Path]
         fields[name] = tuple(f"{below}/{pattern}" for pattern in patterns)
     fields = {name: value for name, value in fields.items() if hasattr(config, name)}
     below = glob.escape(folder.relative_to(root).as_posix())
-    fields["noiseless"] = (*fields["noiseless"], f"{below}/{PATTERN}")
+    field = "noiseless" if hasattr(config, "noiseless") else "high_quality"
+    fields[field] = (*fields[field], f"{below}/{PATTERN}")
     entries = (distilled.entry(), *config.data)
     return replace(config, **fields, data=entries), root

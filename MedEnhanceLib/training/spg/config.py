@@ -19,8 +19,6 @@ SYNTHETIC = "synthetic"
 #: What 0 and 1 stand for in CT, HU. In MR they are 0 and the robust maximum (the 99.5th percentile
 #: of the foreground).
 CT_WINDOW = (-1000.0, 1000.0)
-#: Networks whose gradients are matched: the enhancer and the network of thin slices.
-NETWORKS = 2
 #: Fewest patients of a cohort: averages over one would be that patient's own numbers.
 FEWEST_PATIENTS = 2
 #: Fewest distilled patients, and fewest held-out ones, that the audit can compare.
@@ -44,8 +42,8 @@ class LoopConfig(Options):
     """Options of gradient matching."""
 
     # Chosen by hand, for their time. Measured as a whole by Benchmarks/distillation.py.
-    outer: int = option(4, help="random re-initializations of the networks", low=1, high=1_000_000)
-    inner: int = option(12, help="matches of each network", low=1, high=1_000_000)
+    outer: int = option(4, help="random re-initializations of the network", low=1, high=1_000_000)
+    inner: int = option(12, help="matches of each", low=1, high=1_000_000)
     teaching: int = option(
         4,
         help="training steps on the distilled volumes before each match",
@@ -63,7 +61,7 @@ class LoopConfig(Options):
     @property
     def steps(self) -> int:
         """Numbered steps of a patient: matches, and what networks learn before each."""
-        return self.outer * self.inner * NETWORKS * (1 + self.teaching)
+        return self.outer * self.inner * (1 + self.teaching)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.io.atomic import json_bytes
 from MedEnhanceLib.runtime.text import counted
 from MedEnhanceLib.runtime.texts import Text, text
-from MedEnhanceLib.training.spg.config import MANY_PATIENTS, NETWORKS
+from MedEnhanceLib.training.spg.config import MANY_PATIENTS
 from MedEnhanceLib.training.spg.statistics import CLIPPED_FROM, count_of_numbers
 
 #: In place of a license.
@@ -87,7 +87,7 @@ def _contributed(manifest: Mapping[str, Any]) -> Iterator[Text]:
         yield few
     if manifest["config"]["method"] == "matching":
         loop = manifest["config"]["loop"]
-        yield text("steps_of_patients", steps=loop["outer"] * loop["inner"] * NETWORKS)
+        yield text("steps_of_patients", steps=loop["outer"] * loop["inner"])
 
 
 def _facts(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -198,12 +198,20 @@ def test_an_observer_is_judged_on_slices_that_it_did_not_learn_from() -> None:
     absent = rng.multivariate_normal([0, 0], between, number)
     present = rng.multivariate_normal(signal, between, number)
     slices = np.repeat(np.arange(8), number // 8)
-    alone, noisy = observers.Hotelling.on(slices, (present, absent))
+    alone = observers.Hotelling(slices, np.zeros(2))
+    fixed, alike = (
+        observers.Hotelling.on(slices, (present, absent), is_proportional=each)
+        for each in (False, True)
+    )
     seen = alone.auc((present, absent))
     assert seen == pytest.approx(observers.ndtr(best / np.sqrt(2)), abs=0.02)
-    assert 0.5 < noisy.auc((present, absent)) < seen - 0.03
-    assert alone.auc((present / 2, absent / 2)) == pytest.approx(seen)
-    assert noisy.auc((present / 2, absent / 2)) < noisy.auc((present, absent)) - 0.03
+    noisy = fixed.auc((present, absent))
+    assert 0.5 < noisy < seen - 0.03 and alike.auc((present, absent)) == pytest.approx(noisy)
+    # At half of the contrast and of the noise, an observer sees as much unless its own noise stays.
+    halves = present / 2, absent / 2
+    assert alone.auc(halves) == pytest.approx(seen)
+    assert alike.auc(halves) == pytest.approx(noisy)
+    assert fixed.auc(halves) < noisy - 0.03
     # A slice apart from all others teaches nothing about itself.
     of_slice = np.eye(8)[slices] * 9
     nothing = rng.normal(size=(2, number, 8)) + np.stack([of_slice, 0 * of_slice])
@@ -211,7 +219,8 @@ def test_an_observer_is_judged_on_slices_that_it_did_not_learn_from() -> None:
     assert blind.auc(tuple(nothing)) == pytest.approx(0.5, abs=0.06)
 
 
-def test_channels_see_a_disc_in_millimeters() -> None:
+@pytest.mark.parametrize("name", ["lg_fixed", "dog_fixed", "npwe"])
+def test_channels_see_a_disc_in_millimeters(name: str) -> None:
     observers = import_module("_observers")
     lesion = import_module("_enhancement_lesions").Lesion
     seen = []
@@ -219,9 +228,9 @@ def test_channels_see_a_disc_in_millimeters() -> None:
         distance = np.hypot(*np.mgrid[-20 : 20 + mm / 2 : mm, -20 : 20 + mm / 2 : mm])
         disc, middle = (distance < 3).astype(np.float32), len(distance) // 2
         where = (slice(0, 1), *[slice(middle - 4, middle + 5)] * 2)
-        images = observers.channels((mm, mm, 5.0))
+        images = observers.OBSERVERS[name][0]((mm, mm, 5.0))
         seen.append(observers.channel_outputs(-disc[None], lesion(where, disc, -1.0), images))
-    assert seen[0] / 4 == pytest.approx(seen[1], abs=0.1 * np.abs(seen[1]).max())
+    assert seen[0] == pytest.approx(seen[1], abs=0.1 * np.abs(seen[1]).max())
 
 
 def test_frames_that_no_method_saw_are_the_truth_of_a_series(

@@ -27,8 +27,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Mapping[str, Any]]
         given = {name: value for name, value in params.items() if value is not None}
         jobs.append((kind, JobSpec(kind, given).params))
         figures = {"input_psnr_db": 21.4, "enhanced_psnr_db": 24.5678, "input_ssim": 0.9}
-        filtered = {"filter_psnr_db": 24.4, "gain_over_filter_db": 0.1678}
-        rows = {"composite": figures | filtered}
+        filtered = {"inversion_psnr_db": 24.4, "gain_over_inversion_db": 0.1678}
+        rows = {"scanner": figures | filtered}
         written = {"outputs": {"model": "runs/a/model"}, "notice": RESEARCH_ONLY, "seconds": 12.34}
         return {**written, "means": rows, "rows": []}
 
@@ -86,7 +86,7 @@ def test_a_folder_and_a_modality_are_enough(
             "beside a distilled set",
         ),
         (("head", "--high-quality", "good", "--modality", "MR"), "trained on label maps"),
-        (("codec", "--high-quality", "good", "--modality", "MR"), "for enhancers"),
+        (("codec", "--high-quality", "good", "--modality", "MR"), "for hqg and slices"),
         (("hqg",), "no training data"),
         (("hqg", "--high-quality", "no-such-folder", "--modality", "MR"), "no-such-folder"),
     ],
@@ -100,28 +100,24 @@ def test_what_is_missing_is_named(arguments: tuple[str, ...], words: str, run: C
 def test_means_of_an_evaluation_are_a_table(
     run: Callable, asked: list[tuple[str, Mapping[str, Any]]]
 ) -> None:
-    ran = run("evaluate", "mr", "volumes")
+    ran = run("evaluate", "old", "volumes")
     assert ran.status == 0
     head, _, row, _, seconds, notice = ran.out.splitlines()
-    heads = ["mean of", "PSNR, dB: degraded", "filter alone", "model", "model − filter"]
+    heads = ["mean of", "PSNR, dB: degraded", "inversion alone", "model", "model − inversion"]
     assert re.split(" {2,}", head) == [*heads, "SSIM: degraded"]
-    assert row.split() == ["composite", "21.40", "24.40", "24.57", "0.17", "0.900"]
+    assert row.split() == ["scanner", "21.40", "24.40", "24.57", "0.17", "0.900"]
     assert seconds == "12.3 s" and notice == RESEARCH_ONLY
-    assert asked[0][1]["bundle"] == "mr"
+    assert asked[0][1]["bundle"] == "old"
 
 
-def test_head_and_enhancer_teach_each_other(
+def test_a_head_that_teaches_is_named(
     run: Callable, asked: list[tuple[str, Mapping[str, Any]]]
 ) -> None:
-    ends = (
-        (("hqg", "--segmenter", "organs", "--gate", "binary", "--data", "volumes"), "task"),
-        (("head", "--enhancer", "mr", "--from-labels", "volumes"), "enhancer"),
-    )
-    for options, _ in ends:
-        assert run("train", *options, "--out", "runs/a").status == 0
-    assert [params["data"] for _, params in asked] == ["volumes"] * 2
-    given = [params["config"][field] for (_, params), (_, field) in zip(asked, ends, strict=True)]
-    assert given == [{"segmenter": "organs", "gate": "binary"}, "mr"]
+    words = ("--segmenter", "organs", "--gate", "binary", "--scanner", "scanner.json")
+    assert run("train", "hqg", *words, "--data", "volumes", "--out", "runs/a").status == 0
+    config = asked[0][1]["config"]
+    assert config["task"] == {"segmenter": "organs", "gate": "binary"}
+    assert config["scanner"] == "scanner.json"
 
 
 @pytest.mark.parametrize(

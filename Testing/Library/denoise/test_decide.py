@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +40,7 @@ class TestNoise:
     def test_most_of_it_goes_and_the_deviation_covers_the_errors_that_stay(self) -> None:
         noisy = _noisy(0.1)
         noise = measure_noise(noisy.voxels, modality="MR")
-        result = denoise(noisy, Removal(noise)).voxels
+        result = denoise(noisy, Removal(noise))
         assert _error(result, brain()) < 0.3 * _error(noisy.voxels.astype(np.float32), brain())
         air = brain().voxels == 0
         assert result[air].mean() < 0.05 * noisy.voxels[air].mean()
@@ -58,12 +57,12 @@ class TestNoise:
         voxels[:, :32] = 0.25 * robust_max(voxels)  # no air, and tissue of 1.7 σ
         dark = Volume(voxels, Geometry((1.0, 1.0, 1.0)), modality="MR")
         noisy = Rician(0.15, 3).apply(dark)
-        result = denoise(noisy, Removal(measure_noise(noisy.voxels, modality="MR"))).voxels
+        result = denoise(noisy, Removal(measure_noise(noisy.voxels, modality="MR")))
         assert 0.8 < result[:, 4:28].mean() / voxels[:, 4:28].mean() < 1.1
 
 
 def _enhanced(frame: Volume, monitor: Monitor | None = None, **options: object) -> Enhanced:
-    config = EnhanceConfig(model="mr", device="cpu", **options)
+    config = EnhanceConfig(**options)
     return enhance(frame, config, monitor=monitor)
 
 
@@ -128,13 +127,11 @@ class TestDecision:
 class TestEnhancement:
     def test_a_preview_has_the_voxels_of_the_whole_run(self) -> None:
         blurred = Rician(0.03, 1).apply(Blur(1.5).apply(brain()))
-        config = EnhanceConfig(model="mr", device="cpu")
-        some, whole = enhance(blurred, config, slices=(1, 3)), enhance(blurred, config)
+        some, whole = enhance(blurred, slices=(1, 3)), enhance(blurred)
         assert np.array_equal(some.volume.voxels, whole.volume.voxels[1:3])
 
     def test_a_preview_shows_the_uncertainty_of_the_whole_run(self) -> None:
-        noisy = replace(_noisy(0.1), modality="OT", modality_is_guess=False)
-        config = EnhanceConfig(model="mr", device="cpu", uncertainty=True)
+        noisy, config = _noisy(0.1), EnhanceConfig(uncertainty=True)
         whole, some = enhance(noisy, config), enhance(noisy, config, slices=(1, 3))
         assert whole.uncertainty is not None and some.uncertainty is not None
         assert np.array_equal(some.uncertainty.voxels, whole.uncertainty.voxels[1:3])
@@ -205,7 +202,7 @@ def test_all_of_an_uncertain_correction_is_named() -> None:
     assert code_of(Rician(0.1, 3).apply(brain()), is_full=True) == ""
 
 
-def test_the_shipped_model_says_it_everywhere(tmp_path: Path) -> None:
+def test_it_is_said_everywhere(tmp_path: Path) -> None:
     noise = np.random.default_rng(8).rayleigh(100, (8, 48, 56)).astype(np.float32)
     me.save(volume(noise), tmp_path / "noise.nii.gz")
     params = {

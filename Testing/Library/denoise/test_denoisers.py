@@ -15,14 +15,6 @@ class TestBlockMatchingOfCT(DenoiserTests):
     name, modality = "block-matching", "CT"
 
 
-class TestSetNetwork(DenoiserTests):
-    name = "set-network"
-
-
-class TestViewNetwork(DenoiserTests):
-    name, modality = "view-network", "CT"
-
-
 class TestPrincipalImages(DenoiserTests):
     name = "principal-images"
 

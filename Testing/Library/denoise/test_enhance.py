@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
+from MedEnhanceLib import native
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.denoise import EnhanceConfig, enhance
-from MedEnhanceLib.denoise.denoisers import Denoised, Frames
-from MedEnhanceLib.denoise.network_stage import SetNetwork
-from MedEnhanceLib.errors import InputError, ModelError
+from MedEnhanceLib.denoise.denoisers import BlockMatching
+from MedEnhanceLib.errors import DependencyError, InputError
 
 
-@pytest.fixture
-def config(model: str) -> EnhanceConfig:
-    return EnhanceConfig(model=model, device="cpu")
-
-
-def test_grid_type_and_meaning_stay(head: Volume, config: EnhanceConfig) -> None:
-    result = enhance(head, config)
+def test_grid_type_and_meaning_stay(head: Volume) -> None:
+    result = enhance(head)
     assert result.volume.geometry == head.geometry
     assert result.volume.dtype == head.dtype
     assert result.volume.shape == head.shape
@@ -32,70 +24,41 @@ def test_grid_type_and_meaning_stay(head: Volume, config: EnhanceConfig) -> None
     assert result.volume.history[-1].startswith("DERIVED")
 
 
-def test_a_constant_volume_is_refused_by_name(config: EnhanceConfig) -> None:
+def test_a_constant_volume_is_refused_by_name() -> None:
     flat = Volume(np.full((3, 32, 32), 7, np.int16), modality="MR", source="flat.nii")
     with pytest.raises(InputError, match=r"flat\.nii"):
-        enhance(flat, config)
+        enhance(flat)
 
 
-def test_a_model_for_another_modality_is_refused_with_what_fits(
-    head: Volume, config: EnhanceConfig
+@pytest.mark.parametrize(
+    ("modality", "says"), [("OT", "the modality is unknown"), ("PT", "this is PT")]
+)
+def test_noise_of_an_unknown_kind_is_filtered_on_request_alone(
+    head: Volume, modality: str, says: str
 ) -> None:
-    with pytest.raises(ModelError, match="for MR, the volume is CT"):
-        enhance(replace(head, modality="CT"), config)
+    other = replace(head, modality=modality)
+    with pytest.raises(InputError, match=says) as caught:
+        enhance(other)
+    assert "--modality MR" in caught.value.hint or "--denoiser block-matching" in caught.value.hint
+    assert enhance(other, EnhanceConfig(denoiser="block-matching")).volume.modality == modality
 
 
-def test_an_unusable_guide_is_refused_before_torch_is_imported() -> None:
-    script = """
-import sys
-import numpy as np
-import MedEnhanceLib as me
-from MedEnhanceLib.core.volume import Volume
-volume = Volume(np.arange(4800, dtype=np.float32).reshape(3, 40, 40), modality="MR")
-try:
-    me.enhance(volume, guide=volume)
-except me.InputError:
-    print("torch" in sys.modules)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
-    assert done.stdout.split() == [b"False"], done.stderr
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_agrees_with_the_cpu(head: Volume, config: EnhanceConfig) -> None:
-    floating = replace(head, voxels=head.voxels.astype(np.float32))
-    cpu, cuda = (
-        enhance(floating, replace(config, device=device)).volume.voxels
-        for device in ("cpu", "cuda")
-    )
-    assert np.abs(cpu - cuda).max() < 1e-3 * np.ptp(head.voxels)
-
-
-def test_filter_and_network_compute_without_tf32(
-    head: Volume, config: EnhanceConfig, monkeypatch: pytest.MonkeyPatch
+def test_without_the_compiled_library_an_error_names_the_remedy(
+    head: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which cuDNN allows in convolutions by default."""
-    allowed: list[bool] = []
-
-    original = SetNetwork.denoise
-
-    def watched(network: SetNetwork, frames: Frames) -> Denoised:
-        allowed.append(torch.backends.cudnn.allow_tf32)
-        return original(network, frames)
-
-    monkeypatch.setattr(SetNetwork, "denoise", watched)
-    enhance(head, config)
-    assert allowed == [False] and torch.backends.cudnn.allow_tf32
+    monkeypatch.setattr(native, "_find_or_build", lambda *_, **__: (None, "not compiled. Run: X"))
+    with pytest.raises(DependencyError, match="Removing noise needs the compiled library") as error:
+        enhance(head)
+    assert "Run: X" in error.value.hint
 
 
 def test_a_sequence_of_constant_frames_is_refused_before_any_is_enhanced(
-    head: Volume, config: EnhanceConfig, monkeypatch: pytest.MonkeyPatch
+    head: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def must_not_be_called(*_: object) -> None:
         raise AssertionError("enhanced a frame")
 
-    monkeypatch.setattr(SetNetwork, "denoise", must_not_be_called)
+    monkeypatch.setattr(BlockMatching, "denoise", must_not_be_called)
     voxels = np.stack([np.zeros_like(head.voxels), np.full_like(head.voxels, 7)])
     with pytest.raises(InputError, match="constant in frame 0"):
-        enhance(replace(head, voxels=voxels), config)
+        enhance(replace(head, voxels=voxels))

@@ -20,7 +20,6 @@ from MedEnhanceLib.denoise.strength import Enhanced
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
-from MedEnhanceLib.slices.thin_slices import enhance_slices
 
 #: Slices are rows here, in the other direction.
 SAGITTAL: Storage = ((2, 0, 1), (1, -1, 1))
@@ -40,18 +39,17 @@ def part() -> Volume:
 
 
 @pytest.fixture(scope="module")
-def guided(part: Volume) -> tuple[Volume, Enhanced]:
-    """A guide, and what it and the noisy part of the template give."""
-    guide = part.with_voxels(200 - part.voxels // 2)
-    return guide, me.enhance(noisy(part), guide=guide, uncertainty=True, device="cpu")
+def first(part: Volume) -> Enhanced:
+    """What the noisy part of the template gives."""
+    return me.enhance(noisy(part), uncertainty=True)
 
 
 @pytest.mark.parametrize("storage", [STORAGES[14], SAGITTAL, STORAGES[46]])
 def test_enhanced_voxels_and_maps_are_those_of_any_other_storage(
-    part: Volume, guided: tuple[Volume, Enhanced], storage: Storage
+    part: Volume, first: Enhanced, storage: Storage
 ) -> None:
-    other, (guide, first) = stored(noisy(part), storage), guided
-    result = me.enhance(other, guide=stored(guide, storage), uncertainty=True, device="cpu")
+    other = stored(noisy(part), storage)
+    result = me.enhance(other, uncertainty=True)
     assert result.volume.geometry == other.geometry
     assert _without_places(result.measured) == _without_places(first.measured)
     points, same_points = (
@@ -62,7 +60,6 @@ def test_enhanced_voxels_and_maps_are_those_of_any_other_storage(
     for one, two in (
         (first.volume, result.volume),
         (first.uncertainty, result.uncertainty),
-        (first.guide_use, result.guide_use),
         (first.noise, result.noise),
     ):
         assert one is not None and two is not None
@@ -125,35 +122,21 @@ def test_previews_in_any_storage_leave_the_whole_run_as_it_is(
     assert np.sqrt(np.square(difference).mean()) < 0.15 * 15
 
 
-@pytest.mark.usefixtures("untuned")
-@pytest.mark.parametrize("storage", SOME)
-def test_thin_slices_are_those_of_any_other_storage(part: Volume, storage: Storage) -> None:
-    scan = replace(part.crop(k=slice(0, 6)), geometry=Geometry((1.0, 1.1, 4.0), (3, 5, -7)))
-    config = EnhanceConfig(task="slices", device="cpu")
-    first = enhance_slices(scan, config, Monitor())
-    other = stored(scan, storage)
-    result = enhance_slices(other, config, Monitor())
-    for one, two in ((first.volume, result.volume), (first.original, result.original)):
-        assert np.array_equal(restored(two.voxels, storage), one.voxels)
-    assert result.volume.geometry.direction == other.geometry.direction
-    seen, known = result.volume.geometry, stored(first.volume, storage).geometry
-    assert seen.is_close(known, 1e-9, shape=result.volume.shape)
-
-
 @pytest.mark.training
 def test_trainings_read_volumes_as_they_are_enhanced_in_use(part: Volume, tmp_path: Path) -> None:
     from MedEnhanceLib.training.hqg.config import TrainConfig
-    from MedEnhanceLib.training.hqg.slice_training import read_planes
-    from MedEnhanceLib.training.hqg.targets import load_data
+    from MedEnhanceLib.training.hqg.volumes import high_quality_volumes
+    from MedEnhanceLib.training.slices.training import read_planes
 
     scans = [part, stored(part, SAGITTAL)]
-    targets, planes = [], []
+    volumes, planes = [], []
     for number, scan in enumerate(scans):
         folder = tmp_path / str(number)
         folder.mkdir()
-        save(scan, folder / "scan.nrrd")
+        for name in ("scan.nrrd", "other.nrrd"):  # one is held out
+            save(scan, folder / name)
         config = TrainConfig.from_json({"preset": "smoke", "high_quality": ["*.nrrd"]})
-        targets.append(load_data(config, folder, Monitor())["plain"][0].series[0])
+        volumes.append(high_quality_volumes(config, folder, Monitor())[0][0].voxels)
         planes.append(read_planes([], "MR", Monitor(), noiseless=[folder / "scan.nrrd"])[0].pixels)
-    assert np.array_equal(*targets)
+    assert np.array_equal(*volumes)
     assert np.array_equal(*planes)

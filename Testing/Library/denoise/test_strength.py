@@ -16,22 +16,15 @@ from MedEnhanceLib.denoise.strength import blend
 from MedEnhanceLib.errors import InputError
 
 
-@pytest.fixture
-def config(model: str) -> EnhanceConfig:
-    return EnhanceConfig(model=model, device="cpu")
-
-
 def crop(volume: Volume) -> Volume:
     return replace(volume, voxels=volume.voxels[3:8])
 
 
 @pytest.mark.parametrize(("strength", "dtype"), [(0.0, "int16"), (0.3, "float32"), (0.8, "int16")])
-def test_blending_later_equals_a_run_bit_for_bit(
-    head: Volume, config: EnhanceConfig, strength: float, dtype: str
-) -> None:
+def test_blending_later_equals_a_run_bit_for_bit(head: Volume, strength: float, dtype: str) -> None:
     volume = replace(crop(head), voxels=head.voxels[3:8].astype(dtype))
-    run = enhance(volume, replace(config, strength=strength))
-    full = enhance(volume, config)
+    run = enhance(volume, EnhanceConfig(strength=strength))
+    full = enhance(volume, EnhanceConfig())
     assert full.strength == 1
     assert blend(volume, full.volume, strength).is_equal(run.volume)
     assert full.at_strength(strength).volume.is_equal(run.volume)

@@ -313,7 +313,7 @@ def test_learning_from_the_slices_themselves_is_reproducible_and_helps(
 
 def _flat_planes(folder: Path) -> tuple[Planes, float]:
     """Planes of noise alone, as they are read, and its standard deviation on their scale."""
-    from MedEnhanceLib.training.hqg.slice_training import read_planes
+    from MedEnhanceLib.training.slices.training import read_planes
 
     voxels = 1000 + 60 * np.random.default_rng(0).standard_normal((12, 96, 96))
     flat = Volume(voxels.astype(np.float32), Geometry((1.0, 1.0, 3.0)), modality="MR")
@@ -329,7 +329,7 @@ def test_the_network_is_given_all_noise_of_the_slices_and_learns_none(
     bins: tuple[int, int], added: float, tmp_path: Path
 ) -> None:
     """The noise of a reference itself, as far as averaging leaves it, and what is added to it."""
-    from MedEnhanceLib.training.hqg.config import TrainSlicesConfig
+    from MedEnhanceLib.training.slices.config import TrainSlicesConfig
 
     planes, noise = _flat_planes(tmp_path)
     config = TrainSlicesConfig(rows=32, columns=32, batch=6)
@@ -348,7 +348,7 @@ def test_the_network_is_given_all_noise_of_the_slices_and_learns_none(
 def test_patches_of_slices_to_restore_are_as_noisy_as_these(
     pixel_mm: float, tmp_path: Path
 ) -> None:
-    from MedEnhanceLib.training.hqg.config import TrainSlicesConfig
+    from MedEnhanceLib.training.slices.config import TrainSlicesConfig
 
     planes, noise = _flat_planes(tmp_path)
     how = Thickening.like(SliceStack(32, 2.0, 2.0, 64), noise, pixel_mm)
@@ -371,7 +371,7 @@ def test_planes_of_different_noise_are_restored_as_each_would_be_alone(model: st
 
 @pytest.mark.training
 def test_a_share_of_the_patches_shows_synthetic_volumes() -> None:
-    from MedEnhanceLib.training.hqg.config import TrainSlicesConfig
+    from MedEnhanceLib.training.slices.config import TrainSlicesConfig
 
     black = Planes(np.zeros((3, 32, 32), np.float16), (1.0, 1.0, 1.0))
     fields = {"rows": 32, "columns": 32, "batch": 40, "synthetic": 0.25}

@@ -1,8 +1,7 @@
-"""A head from label maps that teaches an enhancer on clean scans, by its own labels of them."""
+"""A head from label maps that teaches a network on clean scans, by its own labels of them."""
 
 from __future__ import annotations
 
-import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,36 +10,36 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from Library.scanner.test_scanner import (
+    measured,
+    measured_before,  # noqa: F401 - a fixture of each module that has it
+)
 from Library.training.gradprom.pair import OpenGate
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
-from MedEnhanceLib.bundles.export import comparison, load_tensors
-from MedEnhanceLib.bundles.store import Bundle, open_bundle, read_bundle
+from MedEnhanceLib.bundles.export import load_tensors
+from MedEnhanceLib.bundles.store import open_bundle, read_bundle
 from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.labels import Label
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.denoise.groups import GuidedNetwork
-from MedEnhanceLib.errors import Cancelled, InputError
+from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, ModelError
 from MedEnhanceLib.gradprom.structures import correcting, segmenting
 from MedEnhanceLib.gradprom.structures.anatomy import Anatomy
 from MedEnhanceLib.gradprom.structures.locating import CoarseScan, Location
 from MedEnhanceLib.gradprom.structures.model import StructureModel
 from MedEnhanceLib.gradprom.structures.networks import Corrector, Locator
 from MedEnhanceLib.gradprom.structures.space import Placement, Space
-from MedEnhanceLib.io import save
+from MedEnhanceLib.io import load, save
+from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.runtime.progress import Event, Monitor
-from MedEnhanceLib.training.gradprom import structure_task
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.training.gradprom.gate import GradientGate
 from MedEnhanceLib.training.gradprom.head_export import export_structures
 from MedEnhanceLib.training.gradprom.heads import class_loss
 from MedEnhanceLib.training.gradprom.structure_task import StructuresTask
-from MedEnhanceLib.training.hqg.config import TrainConfig
-from MedEnhanceLib.training.hqg.enhancer_export import export_enhancer
-from MedEnhanceLib.training.hqg.targets import Target, load_data
-from MedEnhanceLib.training.jobs.segmenter import find_images
+from MedEnhanceLib.training.hqg import run as training
 from MedEnhanceLib.training.jobs.train import train_method, training_config
 
 SHAPE, SPACING = (32, 48, 44), (1.6, 1.5, 2.4)
@@ -68,16 +67,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sagittal = Volume(np.moveaxis(ball(0).voxels, 0, 2), Geometry((2.4, 1.6, 1.5)), "MR")
     save(sagittal, folder / "hq/0.nii.gz")
     return folder
-
-
-@pytest.fixture(scope="module")
-def enhancer(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The bundle of an enhancer that nothing was learned by."""
-    torch.manual_seed(0)
-    stated = TrainConfig.from_json({"preset": "smoke", "name": "plain"})
-    folder, network = tmp_path_factory.mktemp("enhancer") / "plain", GuidedNetwork(stated.network)
-    export_enhancer(folder, stated, network, seconds=0.0, is_guided=False, gains={})
-    return str(folder)
 
 
 @pytest.fixture
@@ -108,16 +97,18 @@ def segmenter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(folder)
 
 
-def task_of(segmenter: str, data: Path) -> StructuresTask:
-    head = open_bundle(segmenter, kind="head", modality="MR")
-    scans = sorted(data.glob("hq/*"))
-    return StructuresTask(head, scans[:2], scans[2:], data, "cpu")
+def scans(data: Path) -> list[Volume]:
+    return [load(path).canonical() for path in sorted(data.glob("hq/*"))]
+
+
+def task_of(segmenter: str) -> StructuresTask:
+    return StructuresTask(open_bundle(segmenter, kind="head", modality="MR"), "cpu")
 
 
 def test_a_window_stands_where_it_was_in_the_scan(segmenter: str, data: Path) -> None:
     """The same as if the whole scan, with other voxels in the window, was resampled."""
-    task = task_of(segmenter, data)
-    _, volume, _ = [*task.subjects(Monitor())][1]
+    task, volume = task_of(segmenter), scans(data)[1]
+    task.labeled(scans(data), Monitor())
     scene, scaling = task._scenes[1], scaling_for(volume)
     where = (slice(9, 25), slice(5, 41), slice(3, 39))
     voxels = torch.from_numpy(scaling.apply(volume.voxels))
@@ -134,11 +125,11 @@ def test_a_window_stands_where_it_was_in_the_scan(segmenter: str, data: Path) ->
 
 
 def test_numbers_say_which_scan_and_place_the_loss_is_of(segmenter: str, data: Path) -> None:
-    task = task_of(segmenter, data)
-    subjects = [(volume, numbers) for _, volume, numbers in task.subjects(Monitor())]
+    task, volumes = task_of(segmenter), scans(data)
+    labeled = zip(volumes, task.labeled(volumes, Monitor()), strict=True)
     where = (slice(8, 24), slice(6, 42), slice(4, 40))
     losses = []
-    for volume, numbers in subjects:
+    for volume, numbers in labeled:
         voxels = torch.from_numpy(scaling_for(volume).apply(volume.voxels))[where].clone()
         labels = torch.from_numpy(numbers[where].astype(np.int64))
         assert labels.any() and not labels.all(), "0 outside structures"
@@ -159,8 +150,8 @@ def test_the_loss_sees_the_damage_that_users_see(segmenter: str, data: Path) -> 
 
     Its gradient leads out of the damage.
     """
-    task = task_of(segmenter, data)
-    _, volume, numbers = [*task.subjects(Monitor())][1]
+    task, volume = task_of(segmenter), scans(data)[1]
+    numbers = task.labeled(scans(data), Monitor())[1]
     scaling, where = scaling_for(volume), (slice(8, 24), slice(6, 42), slice(4, 40))
     clean = scaling.apply(volume.voxels)
     noise = np.random.default_rng(0).normal(0, 0.15, clean.shape).astype(np.float32)
@@ -188,95 +179,21 @@ def test_the_loss_sees_the_damage_that_users_see(segmenter: str, data: Path) -> 
         assert cosine > 0.1, "with fixed shares next to nothing"
 
 
-def test_the_truth_is_what_the_head_labels_on_the_clean_scan(segmenter: str, data: Path) -> None:
-    rows = {row["image"]: row for row in task_of(segmenter, data).measure({}, Monitor())}
-    assert (rows["clean"]["dice"], rows["clean"]["volume_error"]) == (1, 0)
-    assert rows["clean"]["psnr_db"] is None
-    assert rows["noisy"]["dice"] < 1 and rows["noisy"]["volume_error"] > 0
-    assert 13 < rows["noisy"]["psnr_db"] < 21, "15 % noise"
+def train(data: Path, out: Path, *, monitor: Monitor | None = None, **fields: Any) -> Path:
+    """A short training behind the scanner of a phantom."""
+    scanner = out.parent / "scanner.json"
+    write_json(scanner, measured().to_json(), overwrite=True)
+    given = {"preset": "smoke", "scanner": str(scanner), "device": "cpu", "learning_rate": 0.01}
+    config = training_config("hqg", given | fields)
+    return train_method("hqg", config, data, out, monitor or Monitor())
 
 
-def fields_of(segmenter: str, enhancer: str, **task: Any) -> dict[str, Any]:
-    """A short training, taught by a head."""
-    task = {"segmenter": segmenter, "steps": 2, **task}
-    fields = {"name": "taught", "task": task, "start": enhancer, "device": "cpu"}
-    return fields | {"crops": 2, "validated": 1}
-
-
-@pytest.mark.slow
-def test_a_head_teaches_on_clean_scans_and_stays_as_it_is(
-    segmenter: str, enhancer: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing is learned from people held out, named or drawn; progress never falls."""
-    fields, before = fields_of(segmenter, enhancer, gate="binary"), weights(segmenter)
-    logged, targets, shares = list[str](), dict[str, list[Target]](), [0.0]
-
-    def read(*given: Any, **more: Any) -> dict[str, list[Target]]:
-        targets.update(load_data(*given, **more))
-        return targets
-
-    monkeypatch.setattr(
-        importlib.import_module("MedEnhanceLib.training.hqg.run"), "load_data", read
-    )
-    monkeypatch.setattr(GradientGate, "admits", OpenGate.admits)
-
-    def listen(event: Event) -> None:
-        logged.append(str(event.fields.get("message")))
-        shares.append(event.fields.get("fraction", shares[-1]))
-
-    def train(**more: Any) -> Bundle:
-        shares[:] = [0.0]
-        config, out = training_config("hqg", fields | more), tmp_path / str(len(more))
-        return read_bundle(train_method("hqg", config, data, out, Monitor(listen)))
-
-    for held_out in ({"held_out": ["hq/2*"]}, {}):
-        logged.clear()
-        bundle = train(**held_out)
-        assert shares == sorted(shares)
-        record = bundle.metadata["gradprom"]
-        assert (record["segmenter"]["name"], record["persons_held_out"]) == ("toy", 1)
-        assert record["dice"]["clean"] == 1 > record["dice"]["noisy"]
-        assert record["open_fraction"] == 1 >= record["open_share"] > 0
-        (name,) = [text.split("hq/")[1] for text in logged if "held-out patient" in text]
-        files = {kind: {Path(each.name).name for each in of} for kind, of in targets.items()}
-        assert files["validated"] == {name}
-        assert len(files["plain"] - {name}) == len(files["plain"]) == 2
-        assert files["labeled"] == files["plain"]
-    assert bundle.metadata["training"]["config"]["task"]["held_out_share"] == 0.2
-    assert name not in str(bundle.metadata), "names of files may be those of patients"
-    assert not any(str(Path(each).parent) in str(bundle.metadata) for each in (segmenter, enhancer))
-    assert comparison(bundle.metadata).startswith("The weights that toy taught")
-    assert "On volumes held out" in comparison(bundle.metadata)
-    rows = (tmp_path / "0/metrics.jsonl").read_text().splitlines()
-    assert {"task", "gate open", "gate cosine"} <= {json.loads(row)["name"] for row in rows}
-    assert all(torch.equal(weights(segmenter)[name], tensor) for name, tensor in before.items())
-
-
-@pytest.mark.slow
-def test_a_taught_training_that_was_stopped_goes_on_bit_for_bit(
-    segmenter: str, enhancer: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("MedEnhanceLib.training.hqg.verdict.MOST_LOST_DB", 99.0)
-    rising = iter(np.linspace(0, 1, 100))
-    monkeypatch.setattr(structure_task, "dice", lambda *_: next(rising))
-    stops = False
-
-    def listen(event: Event) -> None:
-        nonlocal stops
-        stops = stops or "step 1" in str(event.fields.get("stage", ""))
-
-    def train(name: str, monitor: Monitor | None = None, **task: Any) -> Path:
-        config = training_config("hqg", fields_of(segmenter, enhancer, **task))
-        return train_method("hqg", config, data, tmp_path / name, monitor or Monitor())
-
-    whole = train("whole", gate="ema")
-    assert read_bundle(whole).metadata["gradprom"]["accepted"]
-    with pytest.raises(Cancelled):
-        train("parts", Monitor(listen, cancel=lambda: stops), gate="ema")
-    parts = train("parts", gate="ema")
-    assert not changed(whole, parts)
-    records = [read_bundle(each).metadata["gradprom"] for each in (whole, parts)]
-    assert {**records[0], "dice": 0, "summary": 0} == {**records[1], "dice": 0, "summary": 0}
+@pytest.fixture
+def kept_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a training keep its last weights, as if they had gained."""
+    monkeypatch.setattr(training, "_is_better", lambda *_: True)
+    monkeypatch.setattr(training, "gain_on", lambda *_: (1.0, 1.0))
+    monkeypatch.setattr(training, "_VALIDATIONS", 1)
 
 
 def weights(folder: Path | str) -> dict[str, torch.Tensor]:
@@ -289,40 +206,57 @@ def changed(one: Path, other: Path) -> bool:
     return any(not torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
-def test_patients_are_drawn_whole_by_the_seed_if_nobody_is_named(
-    segmenter: str, tmp_path: Path
+@pytest.mark.slow
+@pytest.mark.usefixtures("kept_weights")
+def test_a_head_teaches_where_the_gate_is_open_and_stays_as_it_is(
+    segmenter: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A patient is a folder or a file; no other scan of a held-out one is learned from."""
-    files = [f"[good]/{n}/{visit}/T1.nii.gz" for n in range(9) for visit in (1, 2)]
-    files += ["[good]/single.nii.gz", "[good]/left out/T1.nii.gz"]
-    for file in files:
-        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / file).touch()
-    fields: dict[str, Any] = {"task": {"segmenter": segmenter}, "leave_out": ["*/left out"]}
-    fields["high_quality"] = ["[[]good]/**/*.nii.gz"]
+    """A closed gate leaves the training as without the head, bit for bit."""
+    before = weights(segmenter)
+    task = {"segmenter": segmenter, "gate": "binary", "every": 1}
+    plain = train(data, tmp_path / "plain")
+    monkeypatch.setattr(GradientGate, "admits", lambda *_: False)
+    closed = train(data, tmp_path / "closed", task=task)
+    assert not changed(plain, closed)
+    assert read_bundle(closed).metadata["gradprom"]["open_fraction"] == 0
+    monkeypatch.setattr(GradientGate, "admits", OpenGate.admits)
+    opened = train(data, tmp_path / "open", task=task)
+    assert changed(plain, opened)
+    record = read_bundle(opened).metadata["gradprom"]
+    assert record["open_fraction"] == 1 >= record["open_share"] > 0
+    assert record["segmenter"]["name"] == "toy"
+    assert str(Path(segmenter).parent) not in str(read_bundle(opened).metadata)
+    rows = (tmp_path / "open/metrics.jsonl").read_text().splitlines()
+    assert {"task", "gate open", "gate cosine"} <= {json.loads(row)["name"] for row in rows}
+    assert not any(not torch.equal(weights(segmenter)[name], each) for name, each in before.items())
 
-    def split(seed: int = 0, **more: Any) -> tuple[list[str], list[str]]:
-        config = training_config("hqg", fields | {"seed": seed} | more)
-        return tuple(  # type: ignore[return-value]
-            [path.relative_to(tmp_path).as_posix() for path in images]
-            for images in find_images(config, tmp_path)
-        )
 
-    training, held_out = split()
-    assert split() == (training, held_out)
-    assert len({split(seed)[1][0] for seed in range(9)}) > 2
-    assert sorted(training + held_out) == sorted(files[:-1])
-    patients = [{name.split("/")[1] for name in names} for names in (training, held_out)]
-    assert patients[0].isdisjoint(patients[1]) and len(patients[1]) == 2
-    assert split(held_out=["[[]good]/single*"])[1] == ["[good]/single.nii.gz"]
-    with pytest.raises(InputError, match="judged on patients held out, needs 2 patients"):
-        split(high_quality=["[[]good]/single*"])
-    with pytest.raises(InputError, match="no image matches hq"):
-        split(high_quality=["hq/*"])
-    with pytest.raises(InputError, match=r"no image matches 'P9/\*'"):
-        split(held_out=["P9/*"])
-    with pytest.raises(InputError, match="all images are held out"):
-        split(held_out=["*"])
+@pytest.mark.slow
+@pytest.mark.usefixtures("kept_weights")
+def test_a_taught_training_that_was_stopped_goes_on_bit_for_bit(
+    segmenter: str, data: Path, tmp_path: Path
+) -> None:
+    stops, fields = False, {"task": {"segmenter": segmenter, "every": 1}}
+
+    def listen(event: Event) -> None:
+        nonlocal stops
+        stops = stops or "step 1 " in str(event.fields.get("stage", ""))
+
+    whole = train(data, tmp_path / "whole", **fields)
+    with pytest.raises(Cancelled):
+        train(data, tmp_path / "parts", monitor=Monitor(listen, cancel=lambda: stops), **fields)
+    parts = train(data, tmp_path / "parts", **fields)
+    assert not changed(whole, parts)
+    records = [read_bundle(each).metadata["gradprom"] for each in (whole, parts)]
+    assert records[0] == records[1]
+
+
+def test_a_task_that_cannot_be_is_refused(segmenter: str, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="takes no code"):
+        task = {"segmenter": segmenter}
+        train(data, tmp_path / "out", task=task, unpaired={"code": 1.0})
+    with pytest.raises(ModelError, match="no model"):
+        train(data, tmp_path / "out", task={"segmenter": "nobody"})
 
 
 def test_a_scan_in_which_the_head_recognizes_nothing_is_named(
@@ -330,7 +264,7 @@ def test_a_scan_in_which_the_head_recognizes_nothing_is_named(
 ) -> None:
     monkeypatch.setattr(segmenting, "locate", lambda *_: None)
     with pytest.raises(InputError, match=r"0\.nii\.gz.*recognizes no structures"):
-        next(task_of(segmenter, data).subjects(Monitor()))
+        task_of(segmenter).labeled(scans(data)[:1], Monitor())
 
 
 @pytest.mark.slow
@@ -347,5 +281,5 @@ def test_a_scan_is_placed_once(segmenter: str, data: Path, monkeypatch: pytest.M
     me.segment(replace(ball(0), modality="OT", modality_is_guess=True), model=segmenter)
     enhanced = me.enhance(ball(0), segment=True, segmenter=segmenter, device="cpu")
     assert enhanced.segmentation is not None
-    next(task_of(segmenter, data).subjects(Monitor()))
+    task_of(segmenter).labeled(scans(data)[:1], Monitor())
     assert len(placed) == 4

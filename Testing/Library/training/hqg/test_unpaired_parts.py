@@ -19,11 +19,12 @@ from MedEnhanceLib.bundles.export import load_tensors
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.scanner.corrector.config import ViewConfig
 from MedEnhanceLib.scanner.corrector.view_network import ViewNet
-from MedEnhanceLib.training.hqg.unpaired import scanned_slabs, unpaired_training
-from MedEnhanceLib.training.hqg.unpaired.adversary import Adversary
-from MedEnhanceLib.training.hqg.unpaired.content import ContentLoss
-from MedEnhanceLib.training.hqg.unpaired.scanned_slabs import LowQualitySlabMaker
-from MedEnhanceLib.training.hqg.unpaired.style_code import (
+from MedEnhanceLib.training.hqg import run as training
+from MedEnhanceLib.training.hqg import scanned_slabs
+from MedEnhanceLib.training.hqg.adversary import Adversary
+from MedEnhanceLib.training.hqg.content import ContentLoss
+from MedEnhanceLib.training.hqg.scanned_slabs import LowQualitySlabMaker
+from MedEnhanceLib.training.hqg.style_code import (
     CODE,
     CodedNetwork,
     StyleEncoder,
@@ -47,17 +48,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_slabs_and_last_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scanned_slabs, "_MOST", (8, 96, 96))
-    monkeypatch.setattr(unpaired_training, "_is_better", lambda *_: True)
-    monkeypatch.setattr(unpaired_training, "gain_on", lambda *_, **__: (1.0, 1.0))
-    monkeypatch.setattr(unpaired_training, "_VALIDATIONS", 1)
+    monkeypatch.setattr(scanned_slabs, "MOST", (8, 96, 96))
+    monkeypatch.setattr(training, "_is_better", lambda *_: True)
+    monkeypatch.setattr(training, "gain_on", lambda *_, **__: (1.0, 1.0))
+    monkeypatch.setattr(training, "_VALIDATIONS", 1)
 
 
 def train(data: Path, out: Path, parts: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Train with parts; returns the weights, and the last value of each metric."""
     folder = me.train(
         "hqg", "smoke", high_quality=data / "good", scanner=data / "scanner.json", out=out,
-        device="cpu", validated=1, learning_rate=0.01, unpaired=parts, view={"widths": [8]},
+        device="cpu", validated=1, learning_rate=0.01, unpaired=parts, network={"widths": [8]},
         low_quality=data / "low" if parts.keys() - {"code", "guide"} else "",
     )  # fmt: skip
     lines = (out / "metrics.jsonl").read_text().splitlines()
@@ -139,7 +140,7 @@ def test_the_adversary_draws_corrected_patches_to_those_of_high_quality() -> Non
 
 def test_the_penalty_keeps_the_adversary_smooth(monkeypatch: pytest.MonkeyPatch) -> None:
     def slope(weight: float) -> float:
-        monkeypatch.setattr("MedEnhanceLib.training.hqg.unpaired.adversary._PENALTY", weight)
+        monkeypatch.setattr("MedEnhanceLib.training.hqg.adversary._PENALTY", weight)
         torch.manual_seed(0)
         adversary = Adversary(2e-3)
         for number in range(20):
@@ -175,7 +176,7 @@ def test_content_forgives_contrast_and_sees_what_moved_or_was_invented() -> None
 
 def test_scans_of_low_quality_are_inverted_as_in_use_and_have_no_target() -> None:
     scan = scanned(phantom(3), 5)
-    slab = LowQualitySlabMaker([scan.crop(slice(0, 8))], measured(), "mr", seed=0).make(2)[0]
+    slab = LowQualitySlabMaker([scan.crop(slice(0, 8))], measured(), seed=0).make(2)
     alone = me.enhance(scan.crop(slice(0, 8), slice(0, 96), slice(0, 96)), scanner=measured())
     count, rows, columns = alone.volume.shape
     inverted = slab.filtered[:count, :rows, :columns].astype(np.float32)

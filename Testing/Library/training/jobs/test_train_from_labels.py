@@ -23,14 +23,13 @@ from Library.label_maps import (
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib import io
-from MedEnhanceLib.bundles.store import find_bundle, read_bundle
+from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.learning.training import Learner
 from MedEnhanceLib.training.gradprom.config import TrainHeadConfig
-from MedEnhanceLib.training.jobs.train import training_config
 
 
 @pytest.fixture(scope="session")
@@ -39,22 +38,18 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_head_is_trained_on_label_maps_and_what_an_enhancer_makes_and_segments(
+def test_a_head_is_trained_on_label_maps_and_segments(
     maps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "toy.json"
-    stated = fields(enhanced_share=1.0, held_out=["2.nii.gz"])
+    stated = fields(held_out=["2.nii.gz"])
     config.write_text(json.dumps(stated), encoding="utf-8")
     command = ["train", "head", "--from-labels", str(maps), "--config", str(config)]
-    enhancer = find_bundle("mr")
-    command += ["--enhancer", str(enhancer.folder)]
     assert main([*command, "--out", str(tmp_path / "run")]) == 0
     folder = tmp_path / "run/toy"
     card = (folder / "docs/README.md").read_text(encoding="utf-8")
-    assert "painted from one of 2 label maps, 100% of them with noise that mr removed" in card
+    assert "painted from one of 2 label maps" in card
     metadata = read_bundle(folder).metadata
-    assert metadata["gradprom"]["enhancer"] == enhancer.identity()
-    assert str(enhancer.folder) not in json.dumps(metadata)
     monkeypatch.setattr(Learner, "step", lambda *_: pytest.fail("it is trained already"))
     measured = {"measured": [{"structure": "core", "Dice": 0.5}]}
     sized = lambda model, *_: (replace(model, sizes={"core": 0.25}), measured)  # noqa: E731
@@ -64,8 +59,6 @@ def test_a_head_is_trained_on_label_maps_and_what_an_enhancer_makes_and_segments
     assert again["network"]["sizes"] == {"core": 0.25} and again["measured"] == measured["measured"]
     weights = "models/model.safetensors"
     assert again["files"][weights] == metadata["files"][weights]
-    taught = training_config("hqg", {"task": {"segmenter": str(folder)}})
-    assert taught.start == "mr", "it goes on from the enhancer of the head"
     labels = label_map(9)
     gray = np.select([labels.voxels == 3, labels.voxels == 165, labels.voxels > 0], [500, 90, 800])
     volume = Volume(gray.astype(np.int16), labels.geometry, modality="MR")
@@ -160,8 +153,6 @@ def test_each_door_starts_the_training(
         (("hqg", "--from-labels", "maps"), "hqg does not learn from label maps"),
         (("head", "--from-labels", "maps", "--data", "images"), "trained on label maps"),
         (("head", "--data", "images"), "trained on label maps"),
-        (("head", "--from-labels", "maps", "--enhancer", "none"), "there is no model 'none'"),
-        (("head", "--from-labels", "maps", "--enhancer", "ct", "--modality", "CT"), "units of CT"),
         (("head", "--from-labels", "nowhere"), "no label map for training matches"),
     ],
 )

@@ -50,7 +50,7 @@ def test_a_configuration_goes_through_json_and_names_no_place() -> None:
     reported = config.record()
     assert reported["prior"] == "file"
     assert DistillConfig.from_json({**reported, "prior": "/home/SMITH.nii"}).record() == reported
-    assert LoopConfig(outer=3, inner=2, teaching=4).steps == 60, "of two networks"
+    assert LoopConfig(outer=3, inner=2, teaching=4).steps == 30
 
 
 def test_what_is_made_of_a_voxel_does_not_depend_on_the_crop() -> None:

@@ -48,39 +48,13 @@ class OfSameCrops(PatientLoop):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    (
-        "place",
-        "drawn",
-        "seeds",
-        "steps",
-    ),  # which weights the networks have decides how far it falls
-    [
-        pytest.param(
-            0,
-            0.05,
-            1,
-            9,
-            marks=pytest.mark.xfail(
-                strict=True, reason="behind a filter, which blocks are alike outweighs the volume"
-            ),
-        ),
-        (1, 0.02, 2, 24),
-    ],
-)
-def test_matching_lowers_the_distance_between_gradients(
-    place: int,
-    drawn: float,
-    seeds: int,
-    steps: int,
-    raw: Raw,
-    smoke: DistillConfig,
-) -> None:
+def test_matching_lowers_the_distance_between_gradients(raw: Raw, smoke: DistillConfig) -> None:
     """Of the same crops and network, generator alone: what the loop is for."""
+    seeds, steps, drawn = 2, 24, 0.02
     config = replace(smoke, loop=replace(smoke.loop, inner=steps, teaching=0, outer=1))
     ratios = []
     for seed in range(seeds):
-        loop = OfSameCrops(raw, config, lambda *args: [make_networks(*args)[place]], "cpu")
+        loop = OfSameCrops(raw, config, make_networks, "cpu")
         network, random = loop.networks[0], torch.Generator().manual_seed(seed)
         network.restart(seed)
         with torch.no_grad():  # as after some training: a new network has hardly a gradient
@@ -95,17 +69,6 @@ def test_matching_lowers_the_distance_between_gradients(
         third = steps // 3
         ratios.append(np.mean(distances[-third:]) / np.mean(distances[:third]))
     assert np.mean(ratios) < 0.5
-
-
-def test_an_enhancer_is_not_credited_for_what_the_filter_passes(smoke: DistillConfig) -> None:
-    """Smooth anatomy reaches the result by the filter alone: a match has nothing to gain there."""
-    network, volume = make_networks(smoke, "MR", "cpu")[0], Brick.of(phantom(1))
-    sample = network.draw(volume, 1)[0]
-    k, j, i = np.indices(sample.content.plain.noisy.shape)
-    smooth = 0.04 * np.exp(-((k - 4) ** 2) / 9 - ((j - 20) ** 2 + (i - 20) ** 2) / 60)
-    change = torch.from_numpy(smooth.astype(np.float32))
-    before, after = (float(network.loss(sample, 5, each).detach()) for each in (None, change))
-    assert after == pytest.approx(before, rel=0.05)
 
 
 @pytest.mark.slow

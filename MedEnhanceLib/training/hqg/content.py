@@ -13,7 +13,7 @@ from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.learning.precision import move
-from MedEnhanceLib.training.hqg.unpaired.style_code import Features
+from MedEnhanceLib.training.hqg.style_code import Features
 
 #: Kernel of the wavelet along an axis (B3 spline), and its bands.
 _SPLINE, _BANDS = (1 / 16, 1 / 4, 3 / 8, 1 / 4, 1 / 16), 3

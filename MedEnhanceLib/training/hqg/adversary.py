@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.learning.training import set_learning_rate
-from MedEnhanceLib.training.hqg.unpaired.style_code import Features
+from MedEnhanceLib.training.hqg.style_code import Features
 
 # Chosen by hand (decision 0111).
 #: Channels of the discriminator, weight of the penalty on its gradient, and decays of Adam.

@@ -6,28 +6,26 @@ contrast → bias field → resolution → noise → enhanced and inverted
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from MedEnhanceLib.core.arrays import Array, Floats, Mask
-from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry, Triple
 from MedEnhanceLib.core.imaging import gaussian_blur
-from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation.acquisition import bias_field
 from MedEnhanceLib.denoise.config import EnhanceConfig
 from MedEnhanceLib.denoise.enhancer import enhance
-from MedEnhanceLib.noise.tissue_blocks import BLOCK
+from MedEnhanceLib.scanner.behind import put_behind
 from MedEnhanceLib.scanner.corrector.scanner_network import top_of
-from MedEnhanceLib.scanner.invert import filtered, invert
+from MedEnhanceLib.scanner.invert import invert
 from MedEnhanceLib.scanner.measure import scale_of, softened, tissue_of
-from MedEnhanceLib.scanner.scanner import Curve, Measured, Scanner
-from MedEnhanceLib.training.hqg.view_slabs import PATCH, TrainingSlab, draw_slab, plant, weight_of
+from MedEnhanceLib.scanner.scanner import Scanner
+from MedEnhanceLib.training.hqg.patches import PATCH, TrainingSlab, draw_slab, plant, weight_of
 
 # Chosen by hand (decision 0109).
 #: Most slices, rows and columns of a slab.
-_MOST = (24, 192, 192)
+MOST = (24, 192, 192)
 #: Spread of the logarithm of an exponent that changes the contrast of patients.
 _EXPONENT = 0.15
 #: Value of MR that lesions are planted around as around 0 HU, and HU for one of the scale.
@@ -45,7 +43,6 @@ class ScannedSlabMaker:
     Attributes:
         volumes: of high quality, in canonical order.
         scanner: as measured.
-        model: that removes the noise, by name or folder.
         seed: of all.
         slow_changes: whether the target differs from the inversion in slow changes, too: rests of
             field and curve, which no patch shows, and which a network would learn by heart.
@@ -53,57 +50,73 @@ class ScannedSlabMaker:
 
     volumes: Sequence[Volume]
     scanner: Scanner
-    model: str
     seed: int
     slow_changes: bool = False
 
-    def make(self, number: int) -> list[TrainingSlab]:
+    def make(self, number: int) -> TrainingSlab:
         """Make the slab of this number."""
         rng = np.random.default_rng([self.seed, 7, number])
-        volume = draw_slab(self.volumes, _MOST, rng)
+        volume = draw_slab(self.volumes, MOST, rng)
         clean, filled = _with_lesions(volume, rng)
-        noisy = _UNITS * put_behind(self.scanner, clean, volume.geometry.spacing, rng)
-        scan = Volume(noisy, Geometry(spacing=volume.geometry.spacing), modality=volume.modality)
-        images, sigma, spacing = _inverted(self.scanner, self.model, scan)
+        images, sigma, spacing = scanned(self.scanner, clean, volume, rng)
         tissue = _tissue_in(clean, volume)
         if not self.slow_changes:
             k, j, i = (_SLOW_MM / mm for mm in spacing)
             clean = clean + gaussian_blur(images[1] - clean, (j, i), sigma_slices=k)
-        return [_slab(*images, clean, sigma, weight_of(filled), tissue)]
+        return _slab(*images, clean, sigma, weight_of(filled), tissue)
 
 
 class LowQualitySlabMaker(ScannedSlabMaker):
     """Makes slabs of volumes that are scans of the scanner; their target is the inversion."""
 
-    def make(self, number: int) -> list[TrainingSlab]:
+    def make(self, number: int) -> TrainingSlab:
         """Make the slab of this number."""
-        scan = draw_slab(self.volumes, _MOST, np.random.default_rng([self.seed, 12, number]))
-        (noisy, inverted), sigma, _ = _inverted(self.scanner, self.model, scan)
+        scan = draw_slab(self.volumes, MOST, np.random.default_rng([self.seed, 12, number]))
+        (noisy, inverted), sigma, _ = _inverted(self.scanner, scan)
         nothing = np.zeros(scan.shape, np.uint8)
-        return [_slab(noisy, inverted, inverted, sigma, nothing, _tissue_in(inverted, scan))]
+        return _slab(noisy, inverted, inverted, sigma, nothing, _tissue_in(inverted, scan))
 
 
 def high_quality_slab(volumes: Sequence[Volume], rng: np.random.Generator) -> TrainingSlab:
     """Draw a slab of a volume of high quality as it is, on the scale."""
-    volume = draw_slab(volumes, _MOST, rng)
-    values: Floats = volume.voxels.astype(np.float32)
-    if volume.profile.is_absolute:
-        values = values / _UNITS
-    else:
-        values = _to_scale(values, volume.geometry.spacing)
+    volume = draw_slab(volumes, MOST, rng)
+    values = on_scale(volume)
     nothing, tissue = np.zeros(values.shape, np.uint8), _tissue_in(values, volume)
     return _slab(values, values, values, 0.0, nothing, tissue)
 
 
-def _inverted(
-    scanner: Scanner, model: str, scan: Volume
-) -> tuple[tuple[Floats, Floats], float, tuple[float, float, float]]:
+def scanned(
+    scanner: Scanner, clean: Floats, volume: Volume, rng: np.random.Generator
+) -> tuple[tuple[Floats, Floats], float, Triple]:
+    """Put a clean volume behind the scanner, and invert that; returns what `_inverted` does.
+
+    Args:
+        scanner: as measured.
+        clean: [K, J, I], on the scale.
+        volume: whose spacing and modality it has.
+        rng: draws the scan.
+    """
+    return _inverted(scanner, _scan_of(scanner, clean, volume, rng))
+
+
+def simulated_scan(scanner: Scanner, volume: Volume, rng: np.random.Generator) -> Volume:
+    """Put a clean volume behind the scanner."""
+    return _scan_of(scanner, on_scale(volume), volume, rng)
+
+
+def _scan_of(scanner: Scanner, clean: Floats, volume: Volume, rng: np.random.Generator) -> Volume:
+    spacing = volume.geometry.spacing
+    noisy = _UNITS * put_behind(scanner, clean, spacing, rng)
+    return Volume(noisy, Geometry(spacing=spacing), modality=volume.modality)
+
+
+def _inverted(scanner: Scanner, scan: Volume) -> tuple[tuple[Floats, Floats], float, Triple]:
     """Enhance and invert a scan as in use.
 
     Returns it before and after, without field and with the same contrast, on the scale; σ of its
     noise on the scale; mm along k, j, i.
     """
-    result = enhance(scan, EnhanceConfig(model=model, device="cpu"))
+    result = enhance(scan, EnhanceConfig(device="cpu"))
     sigma = result.noises[0].level
     inversion = invert(scanner, result.volume.voxels, scan, sigma)
     top = np.float32(top_of(inversion))
@@ -150,61 +163,15 @@ def _with_lesions(volume: Volume, rng: np.random.Generator) -> tuple[Floats, Flo
     return _to_scale(hu / _PLANTED_HU + _PLANTED_AT, spacing), filled
 
 
+def on_scale(volume: Volume) -> Floats:
+    """Bring a volume to the scale: 1 for the 99th percentile of tissue, of CT a thousand HU."""
+    values: Floats = volume.voxels.astype(np.float32)
+    if volume.profile.is_absolute:
+        return values / _UNITS
+    return _to_scale(values, volume.geometry.spacing)
+
+
 def _to_scale(voxels: Floats, spacing: tuple[float, float, float]) -> Floats:
     values: Floats = np.maximum(voxels, 0)
     values /= np.float32(scale_of(softened(values, spacing[::-1])))
     return values
-
-
-def put_behind(
-    scanner: Scanner, clean: Floats, spacing: tuple[float, float, float], rng: np.random.Generator
-) -> Floats:
-    """Simulate the scan of a clean volume by a scanner within the intervals of a measured one.
-
-    Args:
-        scanner: as measured.
-        clean: [K, J, I], 1 for the 99th percentile of tissue, of CT a thousand HU.
-        spacing: mm along i, j, k.
-        rng: of all that is drawn.
-    Returns float32 [K, J, I] on the same scale.
-    """
-    low, good, values = scanner.low_quality, scanner.high_quality, clean
-    is_absolute, sides = profile_of(scanner.modality).is_absolute, spacing[::-1]
-    if scanner.contrast is not None:
-        values = _drawn_curve(scanner.contrast, rng).at(np.maximum(values, 0))
-    if not is_absolute:
-        # High-quality volumes have the field of their anatomy.
-        deviation = max(_drawn(low.field, rng) ** 2 - good.field.value**2, 0.0) ** 0.5
-        log_field = np.log(bias_field(clean.shape, 0.5, rng, spacing_mm=spacing))
-        values = values * np.exp(log_field * np.float32(deviation / log_field.std()))
-    transfers = [_drawn_curve(axis, rng) for axis in scanner.axes]
-    values = filtered(values, transfers, sides, lambda transfer: transfer)
-    unit = 1 / _UNITS if is_absolute else scale_of(softened(values, sides))
-    sigma = np.float32(_drawn(low.noise, rng) * unit)
-    noisy = values + sigma * _noise(scanner.spectrum, clean.shape, rng)
-    if rng.random() < scanner.rician_share:
-        noisy = np.hypot(noisy, sigma * _noise(scanner.spectrum, clean.shape, rng))
-    return noisy if is_absolute else np.maximum(noisy, np.float32(0))
-
-
-def _drawn(figure: Measured, rng: np.random.Generator) -> float:
-    return float(rng.uniform(figure.low, figure.high))
-
-
-def _drawn_curve(curve: Curve, rng: np.random.Generator) -> Curve:
-    """Shift a whole curve within its interval, as neighboring values err alike."""
-    share, values = float(rng.uniform(-1, 1)), np.array(curve.values)
-    end = np.array(curve.high if share > 0 else curve.low)
-    return replace(curve, values=tuple((values + abs(share) * (end - values)).tolist()))
-
-
-def _noise(spectrum: Sequence[float], shape: Sequence[int], rng: np.random.Generator) -> Floats:
-    """Draw noise of σ 1 and a spectrum as `NoiseEstimate` states it, [K, J, I]."""
-    cosines = [np.abs(np.fft.fftfreq(side)) * 2 * BLOCK for side in shape]
-    cosines[-1] = cosines[-1][: shape[-1] // 2 + 1]
-    orders, units = np.arange(BLOCK), np.eye(BLOCK)
-    weights = [np.stack([np.interp(at, orders, unit) for unit in units], -1) for at in cosines]
-    power = np.einsum("ka,jb,ic,abc->kji", *weights, np.reshape(spectrum, (BLOCK,) * 3))
-    white = np.fft.rfftn(rng.standard_normal(shape, np.float32))
-    noise = np.fft.irfftn(white * np.sqrt(power), tuple(shape), axes=(0, 1, 2))
-    return np.asarray(noise / noise.std(), np.float32)

@@ -24,7 +24,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.slices.planes import MOST_RATIO, Planes, Sampler
 from MedEnhanceLib.slices.slice_network import SliceNet, open_network, restore_planes
 from MedEnhanceLib.slices.steps import SliceTraining
-from MedEnhanceLib.training.hqg.config import TrainSlicesConfig
+from MedEnhanceLib.training.slices.config import TrainSlicesConfig
 
 #: Number of test batches, and step of the first one, which no training reaches.
 _TESTED_BATCHES, _FIRST_TESTED = 8, 10_000_000

@@ -1,1 +1,0 @@
-"""Training without pairs: high-quality volumes behind a measured scanner, inverted as in use."""
