@@ -426,8 +426,6 @@ class Volume:
 ImageLike = (
     Volume | PathLike | exchange.ArrayLike | exchange.ImageOfNibabel | exchange.ImageOfSimpleITK
 )
-#: Enhances a volume; one method passes it to another, as none imports another.
-Enhance = Callable[[Volume], Volume]
 
 
 def _is_image(data: Any) -> bool:
