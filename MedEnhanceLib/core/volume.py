@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from MedEnhanceLib.report.figures import Picture
 
-__all__ = ["MODALITIES", "Enhance", "ImageLike", "Modality", "Volume", "as_volume", "restore_dtype"]
+__all__ = ["MODALITIES", "ImageLike", "Modality", "Volume", "as_volume", "restore_dtype"]
 
 
 @dataclass(frozen=True, eq=False)
