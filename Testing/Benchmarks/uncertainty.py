@@ -51,8 +51,8 @@ _SLICES = 4 if QUICK else 16
 class Measured:
     """A damaged subject after enhancement: arrays over its tissue, in units of the volume.
 
-    about: of its row. share: of the noise that was removed. own: σ of the noise that the reference
-    itself has; 0 where it cannot be measured.
+    about: of its row. share: of the noise that was removed, without `CT_SHARE`. own: σ of the noise
+    that the reference itself has; 0 where it cannot be measured.
     """
 
     about: Row
@@ -106,7 +106,8 @@ def measure_one(about: Row, known: Subject, own: float, damage: Degradation) -> 
     result = enhance(degraded, EnhanceConfig(uncertainty=True, device="cpu"))
     assert result.uncertainty is not None
     miss = np.abs(result.volume.voxels - known.volume.voxels.astype(np.float32))
-    share = result.measured["noise"]["share_removed"]
+    noise = result.measured["noise"]
+    share = noise["share_removed"] / noise.get("ct_share", 1)
     deviation = result.uncertainty.voxels[known.inside]
     return Measured(about, share, miss[known.inside], deviation, own)
 
