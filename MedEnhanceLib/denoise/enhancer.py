@@ -234,6 +234,10 @@ def _prepared(
     original = volume if frame is None else volume.frame(frame)
     part, is_part = _requested_part(box, volume, config), box[0] is not None
     scanner = _scanner_of(original, config, given, bundle, is_part=is_part)
+    if scanner is not None and not scanner.scanner.applies:
+        warnings = "; ".join(scanner.scanner.warnings)
+        monitor.warn(text("scanner_refused", warnings=warnings), about="scanner", is_general=True)
+        scanner = None
     seen, numbers, empty = _seen(volume, frame, cache, is_part=is_part, scratch=scratch)
     frames, turn = seen.frames(), cache.turn
     if config.noise is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -51,19 +51,6 @@ def allow_tf32(convolutions: Any, products: Any) -> tuple[Any, Any]:
 #: with a mantissa of 10 bits. Distances between blocks, finite differences of losses and matched
 #: gradients need more, in the backward pass too: whole runs are decorated.
 without_tf32 = SharedSetting(lambda: partial(allow_tf32, *allow_tf32(False, False)))
-
-
-@lru_cache(maxsize=64)
-def constant(table: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Copy a table to a device, once, for use inside and outside of inference mode.
-
-    Args:
-        table: the same object at each call: it is the key of the cache.
-        device: of the copy.
-        dtype: of the copy, which is shared and must not be changed.
-    """
-    with torch.inference_mode(False):
-        return table.to(device, dtype)
 
 
 def in_double(values: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ _COMMAND = '"-m"'
 _NOT_MEASURED = {"MedEnhanceLib.core.findings", "MedEnhanceLib.runtime.texts", "_states"}
 _TEXTS = "texts.json"
 #: The package that opens models of a kind.
-_OPENERS = {"enhancer": "hqg", "slices": "hqg", "head": "gradprom", "codec": "unicompress"}
+_OPENERS = {"slices": "slices", "head": "gradprom", "codec": "unicompress"}
 #: Fields of a model's metadata that record_in_cards.py writes, with the hashes of its files.
 _WRITTEN = ("measured", "volume_interval", "files")
 #: How names of reasons for missed goals begin; no row depends on them.

@@ -15,14 +15,11 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import _denoising as denoising
-import guidance
 import numpy as np
 import torch
 from _common import REPOSITORY, SHARED_DATA
-from _enhancement_data import CASES, CT_SUBJECTS, Floats, subject
+from _enhancement_data import CASES, CT_SUBJECTS, Floats, sample_volume, subject
 from _enhancement_lesions import damaged_with_lesions, plant
 from _enhancement_peers import nlm_mr
 from _slices_references import along, references, thickened
@@ -32,6 +29,7 @@ from scipy import ndimage
 from MedEnhanceLib import compress, decompress, enhance, load
 from MedEnhanceLib.bundles.store import shipped_bundle
 from MedEnhanceLib.core import metrics
+from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.report.orthogonal import cut
 from MedEnhanceLib.slices.slice_network import open_network
@@ -115,7 +113,7 @@ def real() -> None:
     mean = frames.mean(axis=0)
     _, _, number = still_frames(frames, mean > 0.35 * np.percentile(mean, 99))
     single = scan.frame(number)
-    enhanced = enhance(single, model="mr", device="cpu").volume
+    enhanced = enhance(single).volume
     others = np.delete(frames, number, axis=0).mean(axis=0)
     shown = {
         "a real noisy scan": single.voxels, "enhanced": enhanced.voxels,
@@ -140,7 +138,7 @@ def clean() -> None:
     single = scan.frame(scan.shape[0] // 2)
     given = single.voxels.astype(np.float32)
     shown = {
-        "removed by MedEnhance": enhance(single, model="mr", device="cpu").volume,
+        "removed by MedEnhance": enhance(single).volume,
         "by non-local means": nlm_mr(single, rician=False),
     }
     k = len(given) // 2
@@ -164,7 +162,7 @@ def diffusion() -> None:
     )
     images = {
         "a real scan": first.voxels,
-        "MedEnhance": enhance(first, model="mr", device="cpu").volume.voxels,
+        "MedEnhance": enhance(first).volume.voxels,
         "MP-PCA": mp_pca(first),
         "measured again": second.voxels,
     }
@@ -237,11 +235,11 @@ def compression() -> None:
 
 def uncertainty() -> None:
     """What the map states, and the error: the sample, which has no noise of its own."""
-    scan = denoising.scan_of(denoising.TEMPLATE, SHARED_DATA, (24, 110, 110))
-    scaled = scan.volume.with_voxels(scan.volume.voxels * np.float32(1000))
+    sample = sample_volume().crop(slice(69, 93), slice(54, 164), slice(43, 153))
+    scaled = sample.with_voxels(sample.voxels * np.float32(1000 / robust_max(sample.voxels)))
     noise = np.random.default_rng(0).normal(0, 100, scaled.shape).astype(np.float32)
     noisy = scaled.with_voxels(scaled.voxels + noise)
-    result = enhance(noisy, model="mr", device="cpu", uncertainty=True)
+    result = enhance(noisy, uncertainty=True)
     error = np.abs(result.volume.voxels - scaled.voxels)
     assert result.uncertainty is not None
     k = 12
@@ -260,7 +258,7 @@ def ct() -> None:
     added, lesions = plant(scan, 0)
     noisy = damaged_with_lesions(scan, case, 0, scan.damaged(case, 0), added)
     clean = scan.volume.with_voxels(scan.volume.voxels + added)
-    enhanced = enhance(noisy, model="ct", device="cpu", for_viewing=True).volume
+    enhanced = enhance(noisy, for_viewing=True).volume
     lesion = max(lesions, key=lambda each: abs(each.contrast) * (each.share.max() > 0.95))
     k, j, i = ((where.start + where.stop) // 2 for where in lesion.where)
     marked = np.zeros(clean.shape, np.float32)
@@ -280,36 +278,6 @@ def ct() -> None:
     )
     sheet("ct", [[Panel(title, axial(volume, k)[window], low, high, ring)
                   for title, volume, low, high in shown]], factor=2)  # fmt: skip
-
-
-def guided() -> None:
-    """T1 of a patient, guided by T2 of the same examination: two crops of open_ms C07."""
-    pair = next(each for each in guidance.pairs_of(["2 mm"]) if each.name == "C07 T1 ← T2")
-    model = denoising.open_model("MR")
-    volume = denoising.noisy(pair.scan, "Gaussian", 10, 0)
-    alone, with_guide = (
-        guidance.by_network(volume, 10, model, guide) for guide in (None, pair.guide)
-    )
-    clean, k = pair.scan.volume.voxels, 12
-    rows = []
-    for j, i in ((14, 18), (34, 20)):
-        box = slice(j, j + 36), slice(i, i + 36)
-
-        def crop(voxels: Floats, box: Any = box) -> Floats:
-            return axial(pair.scan.volume.with_voxels(voxels.astype(np.float32)), k)[box]
-
-        def decibels(voxels: Floats, crop: Callable[[Floats], Floats] = crop) -> str:
-            value = metrics.psnr(crop(clean), crop(voxels), data_range=1.0)
-            return f"{value:.1f} dB"
-
-        rows.append([
-            Panel(f"noisy T1, {decibels(volume.voxels)}", crop(volume.voxels), 0.2, 1),
-            Panel("guide: T2", crop(pair.guide), 0, 1),
-            Panel(f"no guide, {decibels(alone)}", crop(alone), 0.2, 1),
-            Panel(f"guided, {decibels(with_guide)}", crop(with_guide), 0.2, 1),
-            Panel("T1 without noise", crop(clean), 0.2, 1),
-        ])  # fmt: skip
-    sheet("guided", rows, factor=4)
 
 
 def audit_sheet() -> None:
@@ -344,7 +312,7 @@ def _unit(voxels: Floats) -> Floats:
 
 PICTURES: dict[str, Callable[[], None]] = {
     "clean": clean, "diffusion": diffusion, "real": real, "ct": ct, "thin-slices": thin,
-    "guided": guided, "compression": compression, "uncertainty": uncertainty, "audit": audit_sheet,
+    "compression": compression, "uncertainty": uncertainty, "audit": audit_sheet,
 }  # fmt: skip
 
 

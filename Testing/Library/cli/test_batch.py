@@ -352,7 +352,7 @@ def test_the_summary_counts_unchanged_volumes_and_the_page_has_all_columns(
         "reason": "weak",
     }
     noises = [
-        {"share_removed": 0.8, "share_given_back": 0.25, "changed": 25.0},
+        {"share_removed": 0.4, "ct_share": 0.5, "changed": 25.0},
         {"share_removed": 0.0, "changed": 0.0},
         {"share_removed": 0.9, "changed": 0.0},  # rounded away in a file of integers
         {"share_removed": 0.9, "changed": 4.2, "sigma_used": 9.1, "interval": [9.1, 80.0]},

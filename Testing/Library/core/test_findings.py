@@ -47,11 +47,10 @@ _SURE = {"sigma": 19.49, "share_removed": 1.0, "changed": 18.3}
             "stated: ±6000 (1 SD); filtered: 100 %",
         ),
         (
-            _UNSURE | {"share_removed": 1.0, "share_given_back": 0.2, "changed": 1.0},
+            _UNSURE | {"share_removed": 0.5, "ct_share": 0.5, "changed": 0.5},
             1.0,
-            "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); filtered: 80 % of ±1.1, because noise "
-            "and anatomy look alike and small lesions lie in the low frequencies, which stay, as "
-            "do 40 % of the rest",
+            "found: ±2.83 HU (1 SD; likely ±1.1 to ±6.94); filtered: 50 % of ±1.1, because faint "
+            "lesions are to stay visible in CT and noise and anatomy look alike",
         ),
         (
             _SURE | {"reason": "it is not sure", "interval": [15.6, 40.4]},
