@@ -122,21 +122,6 @@ def test_dicom_keeps_that_a_volume_was_enhanced_before(scan: Path, model: str) -
         assert any("enhanced before" in text for text in report["warnings"])
 
 
-def test_guides_are_named_in_the_manifest(scan: Path, model: str, data: Path) -> None:
-    guides = [str(data / "hq" / f"{n}.nii.gz") for n in (0, 1)]
-    events: list[Event] = []
-    result = run_job(_enhance(scan, model, guide=guides, slices=[3, 5]), events.append)
-    _assert_in_order(
-        events, "loading the volume", "measuring the noise", "registering the guide",
-        "removing noise", "saving the result",
-    )  # fmt: skip
-    manifest = json.loads(Path(result["manifest"]).read_text(encoding="utf-8"))
-    assert [text.rpartition(" ")[2] for text in manifest["inputs"].values()] == [
-        file_sha256(Path(path)) for path in (scan, *guides)
-    ]
-    assert list(manifest["inputs"]) == ["input", "guide", "guide 2"]
-
-
 def test_segment_writes_labels_and_their_volumes(scan: Path, default_head: Bundle) -> None:
     output = scan.with_name("labels.nrrd")
     config = {"model": default_head.name, "device": "cpu"}
