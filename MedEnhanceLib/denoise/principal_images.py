@@ -87,7 +87,7 @@ class PrincipalImages(Denoiser):
         basis, weights = every[:, weights > 0], weights[weights > 0]
         facts = {"frames": len(together), "images": int(np.count_nonzero(weights >= 0.5))}
         # Of all frames, so that a part of them is treated like the whole.
-        brightest = together[int(sample[0].mean(axis=1).argmax())]
+        brightest = together[int(sample[0].sum(axis=1).argmax())]
         apart = [number for number in frames.numbers if number in frames.odd]
         end = 1 - len(apart) / len(frames.numbers)
         joint = replace(frames, monitor=frames.monitor.part(0.0, end))

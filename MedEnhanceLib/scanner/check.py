@@ -28,8 +28,8 @@ Denoise = Callable[[Volume], tuple[Floats, float]]
 _MEASURING = 0.6
 #: Volumes that are put behind the scanner, and their most slices, rows and columns.
 _CHECKED, _PART = 4, (24, 160, 160)
-#: dB that an inversion gains at least.
-_GAINS = 0.1
+#: dB that an inversion gains at least in half of the volumes, and in each.
+_GAINS, _LOSES = 0.1, -0.5
 #: Units of a simulated scan for one of the scale; tissue of CT on the scale.
 _UNITS, _TISSUE_CT = np.float32(1000), -0.5
 
@@ -86,9 +86,10 @@ def checked(
                 _gains(scanner, good[number], [left_out], denoise, seed=place)[0]
                 for place, number in enumerate(numbers)
             ])  # fmt: skip
+    monitor.progress(1.0, "checking the inversion")
     warnings = list(scanner.warnings)
     gain = Gain(median=float(np.median(gained)), worst=float(gained.min()), volumes=len(gained))
-    if not gain.median > _GAINS:
+    if gain.median < _GAINS or gain.worst < _LOSES:
         left_out = steps
         warnings.append(
             f"inverting gains {gain.median:+.1f} dB over enhance (worst {gain.worst:+.1f}) in "

@@ -181,7 +181,7 @@ def measure_pools(
                 shared[digest] = f"{low[digest].name} and {volume.path.name}"
                 monitor.warn(f"{shared[digest]}: the same scan is in both pools: left out")
             else:
-                pool[digest] = pool.get(digest) or _look(volume, monitor)
+                pool[digest] = pool.get(digest) or examine(volume, monitor)
             done += 1
         sizes = {"low": len(low) - len(shared), name: len(pool)}
         name, size = min(sizes.items(), key=itemgetter(1))
@@ -198,10 +198,10 @@ def measure_pools(
             "Give MR alone, or CT alone; state it with --modality.",
         )
     kept_good = [*good.values()]
-    return _compared(kept, kept_good, modalities.pop(), monitor), kept_good
+    return compare(kept, kept_good, modalities.pop(), monitor), kept_good
 
 
-def _look(volume: Volume, monitor: Monitor) -> Examined:
+def examine(volume: Volume, monitor: Monitor) -> Examined:
     """Measure one volume alone, in canonical order."""
     refuse_not_finite(volume)
     if min(volume.shape) < BLOCK or volume.voxels.max() <= 0:
@@ -242,7 +242,7 @@ def _look(volume: Volume, monitor: Monitor) -> Examined:
     )
 
 
-def _compared(
+def compare(
     low: Sequence[Examined], good: Sequence[Examined], modality: ModalityName, monitor: Monitor
 ) -> Scanner:
     """Compare the pools."""

@@ -24,6 +24,8 @@ WRAPS = 1.5
 OTHER_ORDER = 0.075
 #: Share of bright tissue that is tissue at the border, and the fewest such voxels.
 _BRIGHT, _FEWEST = 0.15, 50
+#: σ of the blur along the border, in voxels.
+_AGAINST_NOISE = 2.0
 #: Frequencies (cycles per voxel) and lags (shares of the field of view) of an echo.
 _RIPPLED, _LAGS = (0.03, 0.3), np.arange(0.15, 0.501, 0.01)
 #: Lines of k-space whose mean is the power without ripple.
@@ -68,14 +70,15 @@ def echo_of(voxels: Array) -> float:
 
 
 def border_of(voxels: Array) -> float:
-    """Return the step from the last slice, row or column to the first, over those beside it.
+    """Return the step from the last row or column to the first, over those beside it.
 
     Where k-space wraps around, a volume goes on at its other end, and this is about 1; elsewhere
     tissue is cut off. NaN where no axis has tissue at its ends, as then nothing wraps around.
     """
     top, steps = np.percentile(voxels[voxels > voxels.mean()], 99), list[float]()
-    for axis in range(3):
+    for axis in (1, 2):
         ends = np.moveaxis(voxels, axis, 0)[[0, -1, 1, -2]].astype(np.float32)
+        ends = gaussian_blur(ends, _AGAINST_NOISE)
         tissue = np.maximum(ends[0], ends[1]) > _BRIGHT * top
         if np.count_nonzero(tissue) >= _FEWEST:
             first, last, second, before = ends[:, tissue]

@@ -27,8 +27,8 @@ from _common import FURTHER, KEPT, QUICK, RESULTS, is_present, parser_of
 HERE = Path(__file__).resolve().parent
 #: The longest first, so that none is left for one core.
 SCRIPTS = (
-    "distillation", "sequences", "gradprom", "enhanced_head", "enhancement", "real", "slices",
-    "faint_lesions", "segmentation", "fuzz", "kills", "real_ct", "guidance",
+    "distillation", "sequences", "gradprom", "enhancement", "real", "slices",
+    "faint_lesions", "segmentation", "fuzz", "kills", "real_ct",
     "harm", "noise", "uncertainty", "bias_field", "scanner", "unpaired", "downstream",
     "compression", "speed", "dicom", "card",
 )  # fmt: skip

@@ -1,7 +1,7 @@
-"""What distilled sets teach: enhancer and thin slices, MR and CT, beside raw data and no cohort.
+"""What distilled sets teach: thin slices of MR and CT, beside raw data and no cohort.
 
     OMP_NUM_THREADS=1 python Testing/Benchmarks/distillation.py --device cuda
-    python Testing/Benchmarks/distillation.py --only "enhancer MR"
+    python Testing/Benchmarks/distillation.py --only "slices MR"
 
 Soft-tissue sarcomas (STS): eight patients to distill or to train on, four others and another site
 to measure on. All arms have the same number of voxels, steps and crops, and learn from scratch.
@@ -19,7 +19,6 @@ from argparse import Namespace
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from statistics import mean
 
 import numpy as np
 import torch
@@ -29,17 +28,13 @@ import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.denoise.bundle import set_weights
-from MedEnhanceLib.denoise.groups import network_of
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.slices.planes import Sampler
 from MedEnhanceLib.slices.slice_network import open_network
 from MedEnhanceLib.synthetic import synthetic_volume
-from MedEnhanceLib.training.hqg.config import TrainConfig, TrainSlicesConfig
-from MedEnhanceLib.training.hqg.run import gain_of, train, validated_crops
-from MedEnhanceLib.training.hqg.targets import load_data
-from MedEnhanceLib.training.slices.training import (
+from MedEnhanceLib.training.slices.config import TrainSlicesConfig
+from MedEnhanceLib.training.slices.slice_training import (
     measured_beside_shipped,
     read_planes,
     train_slices,
@@ -58,26 +53,24 @@ VOLUMES, SHAPE = (2, (16, 48, 48)) if QUICK else (24, (32, 112, 112))
 RAW, TEMPLATE, SYNTHETIC, BY_STATISTICS, BY_MATCHING = ARMS = (
     "raw", "template", "synthetic", "statistics", "matching",
 )  # fmt: skip
-CELLS = tuple(f"{task} {modality}" for task in ("enhancer", "slices") for modality in FILES)
 PRESET = "smoke" if QUICK else "cpu"
-STEPS, CROPS, VALIDATED = (1, 2, 1) if QUICK else (800, 60, 12)
+STEPS = 1 if QUICK else 800
 #: Where further seeds show how far trainings are apart; on a CPU each takes six to eight minutes.
 AGAIN = (RAW, BY_STATISTICS, BY_MATCHING)
 SEEDS = (0, 1, 2)
-QUICK_PARTS = (("enhancer MR", BY_STATISTICS, 0), ("slices MR", RAW, 0))
+QUICK_PARTS = (("MR", BY_STATISTICS, 0), ("CT", RAW, 0))
 
 
 def parts(options: Namespace) -> Iterator[Part]:
     """Trainings of all arms with the first seed, then those with the others."""
-    for seed, cell, arm in itertools.product(SEEDS, CELLS, ARMS):
-        if QUICK and (cell, arm, seed) not in QUICK_PARTS:
+    for seed, modality, arm in itertools.product(SEEDS, FILES, ARMS):
+        if QUICK and (modality, arm, seed) not in QUICK_PARTS:
             continue
-        task, modality = cell.split()
         # No template of CT is public.
         if (seed == 0 or arm in AGAIN) and (modality == "MR" or arm != TEMPLATE):
             yield (
-                f"{cell} {arm} {seed}",
-                partial(rows_of, task, modality, arm, seed, options.device),
+                f"slices {modality} {arm} {seed}",
+                partial(rows_of, modality, arm, seed, options.device),
             )
 
 
@@ -123,14 +116,13 @@ def _volume(modality: str, arm: str, number: int) -> Volume:
     return Volume(voxels, Geometry(whole.geometry.spacing), modality, whole.units)
 
 
-def rows_of(task: str, modality: str, arm: str, seed: int, device: str) -> list[Row]:
-    """The gains of a training, dB over the filter or the spline."""
+def rows_of(modality: str, arm: str, seed: int, device: str) -> list[Row]:
+    """The gains of a training, dB over the spline."""
     source = volumes_of(modality, arm, device)
-    train_and_measure = _enhancer if task == "enhancer" else _slices
-    out = KEPT / f"{task}-{modality}-{arm}-{seed}-{STEPS}"
+    out = KEPT / f"slices-{modality}-{arm}-{seed}-{STEPS}"
     fields: Row = {"modality": modality, "name": "own", "seed": seed, "steps": STEPS}
-    held_out, other_site = train_and_measure(source, arm, fields | {"device": device}, out)
-    row = {"cell": f"{task} {modality}", "arm": arm, "seed": seed, "steps": STEPS}
+    held_out, other_site = _slices(source, arm, fields | {"device": device}, out)
+    row = {"cell": f"slices {modality}", "arm": arm, "seed": seed, "steps": STEPS}
     row["device"] = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
     return [row | {"held_out_db": round(held_out, 4), "other_site_db": round(other_site, 4)}]
 
@@ -141,27 +133,8 @@ def _tested(modality: str) -> list[list[str]]:
     return [held_out, [OTHER_SITE[modality]]]
 
 
-def _enhancer(source: Path, arm: str, fields: Row, out: Path) -> list[float]:
-    """Train an enhancer; its gains over the filter on the patients held out and elsewhere."""
-    pool, modality = "high_quality" if arm == RAW else "noiseless", fields["modality"]
-    fields |= {"guide_steps": 0, "lesion_steps": 0, "crops": CROPS if modality == "MR" else 20}
-    # What a training is validated on does not change it.
-    fields |= {"validated": 1, "high_quality": []}
-    config = TrainConfig.from_json(fields | {pool: [PATTERN]})
-    network = network_of(set_weights(read_bundle(train(config, source, out))))
-    gains = []
-    for patterns in _tested(modality):
-        # What is measured on has the noise and the places of every arm.
-        measured = {"high_quality": patterns, "seed": 99, "validated": VALIDATED}
-        tested = TrainConfig.from_json(fields | measured)
-        data = load_data(tested, SHARED_DATA, Monitor())
-        crops = validated_crops(tested, {**data, "guided": []})
-        gains.append(mean(gain_of(network, crop)[0] for crop in crops))
-    return gains
-
-
 def _slices(source: Path, arm: str, fields: Row, out: Path) -> list[float]:
-    """Train a network of thin slices; its gains over the spline likewise."""
+    """Train thin slices; the gains over the spline in patients held out, and elsewhere."""
     pool, modality = "files" if arm == RAW else "noiseless", fields["modality"]
     config = TrainSlicesConfig.from_json(fields | {"files": []} | {pool: [PATTERN]})
     network = open_network(read_bundle(train_slices(config, source, out)))

@@ -125,14 +125,15 @@ class Case:
         training = [*data]
         held_out = training.pop(seed % len(data))
         head = open_bundle(HEAD, kind="head", modality="MR")
-        self.task = StructuresTask(head, training, [held_out], held_out.parent, "cpu")
+        self.task = StructuresTask(head, "cpu")
         name = held_out.name.partition(".")[0]
         volume = load(held_out, modality="MR").single().canonical()
         known = {"dice": labels_of(volume)}
         known |= {"dice_truth": truths[name]} if name in truths else {}
         self.measured = partial(figures, volume, known, damage)
         self.shared: Row = {"case": damage, "subject": name, "seed": seed}
-        self.crops, self.seed = [*crops_of(self.task, damage)], seed
+        scans = [load(path, modality="MR").single().canonical() for path in training]
+        self.crops, self.seed = [*crops_of(self.task, scans, damage)], seed
         first = GradientGate(weight=0.0)
         self.start = taught(Restorer(), _FIRST_STEPS, first, self.task, self.crops, seed)
 
@@ -172,9 +173,11 @@ def changes_of(arm: str) -> Iterator[AbstractContextManager[Any]]:
         yield mock.patch.object(gates, "_layers", lambda weights: [[*range(len(weights))]])
 
 
-def crops_of(task: StructuresTask, damage: str) -> Iterator[tuple[Tensor, ...]]:
+def crops_of(
+    task: StructuresTask, scans: Sequence[Volume], damage: str
+) -> Iterator[tuple[Tensor, ...]]:
     """Clean and damaged image of each scan, numbers of its voxels, and those in structures."""
-    for _, volume, numbers in task.subjects(Monitor()):
+    for volume, numbers in zip(scans, task.labeled(scans, Monitor()), strict=True):
         clean = scaling_for(volume).apply(volume.voxels)
         damaged = DAMAGES[damage](clean, volume.spacing)
         images = clean, damaged, numbers.astype(np.int64), np.flatnonzero(numbers)

@@ -17,6 +17,8 @@ from string import Template
 
 from _figure_origins import Cell, FigureError, record, value_of
 
+from MedEnhanceLib.denoise.removal import CT_SHARE
+
 #: Texts and numbers of one cell.
 Content = Sequence[str | Cell]
 #: From how many volumes on a mean has an interval.
@@ -152,21 +154,41 @@ def real() -> Table:
 
 
 def real_ct() -> Table:
-    """Phantoms on real scanners: the noise that is measured, and what denoisers do to each."""
+    """What phantoms bear of the correction of each method: means over scans, and the worst."""
+    observers = {"lg_fixed": "LG, fixed", "lg_prop": "LG, prop.", "dog_fixed": "DOG, fixed",
+                 "npwe": "NPWE, prop."}  # fmt: skip
+    base = "real_ct.rows[arm=$1; share=$2]"
+    gain = "{{?{0}:mean|+.3f}} ({{?{0}:min|+.3f}})"
+    methods = {"input": "input", "filter": "filter", "BM4D": "BM4D", "Gaussian": "Gaussian"}
+    rows = dict.fromkeys((row["arm"], row["share"]) for row in record("real_ct")["rows"])
+    return Table(
+        ("result", "error left (most)", "texture", "MTF50, 10 HU", "kept, 10 mm",
+         *(f"10 mm: {name}" for name in observers.values()),
+         "kept, 6 mm", *(f"6 mm: {name}" for name in observers.values())),
+        ("$0", f"{{{base}.left:mean|.2f}} ({{{base}.left:max|.2f}})",
+         f"{{{base}.texture:mean|.2f}}", f"{{{base}.mtf_10:mean|.2f}}",
+         *(column for height in (10, 6) for column in (
+             f"{{?{base}.kept_{height}:mean|.2f}}",
+             *(gain.format(f"{base}.{observer}_gain_{height}") for observer in observers)))),
+        [(f"{methods[arm]}, {share:g}" if 0 < share < 1 else methods[arm], arm, f"{share:g}")
+         for arm, share in rows if share],
+    )  # fmt: skip
+
+
+def real_ct_scans() -> Table:
+    """The noise that is measured in each phantom, and what the default does to it."""
     scans = sorted({row["scan"] for row in record("real_ct")["rows"]})
     base = "real_ct.rows[scan=$0; arm="
-    ours = f"{base}default]"
-    left = (f"{{?{base}{arm}].left:mean|.2f}}" for arm in ("default", "smooth", "NLM", "BM4D"))
+    ours, given = f"{base}filter; share={CT_SHARE:g}]", f"{base}input]"
     gains = (
-        f"{{?{base}{arm}].{observer}_gain:mean|+.3f}}"
-        for arm in ("default", "smooth") for observer in ("own_noise", "hotelling", "auc")
+        f"{{?{ours}.lg_fixed_gain_{height}:mean|+.3f}} ± "
+        f"{{?{ours}.lg_fixed_error_{height}:mean|.3f}}" for height in (10, 6)
     )  # fmt: skip
     return Table(
-        ("phantom", "σ, HU", "measured over σ", "own noise", "Hotelling", "template",
-         "viewing: own noise", "viewing: Hotelling", "viewing: template", "MTF50, 10 HU",
-         "error left", "viewing: error left", "NLM: error left", "BM4D: error left"),
-        ("$1", f"{{{ours}.sigma|.1f}}", f"{{{ours}.sigma_ratio|.2f}}", *gains,
-         f"{{?{ours}.mtf_10:mean|.2f}}", *left),
+        ("phantom", "σ, HU", "measured over σ", "error left", "viewing: error left",
+         "MTF50, 10 HU", "10 mm: LG, fixed", "6 mm: LG, fixed"),
+        ("$1", f"{{{given}.sigma|.1f}}", f"{{{given}.sigma_ratio|.2f}}", f"{{{ours}.left|.2f}}",
+         f"{{{base}filter; share=1].left|.2f}}", f"{{{ours}.mtf_10|.2f}}", *gains),
         [(scan, scan.replace("_", " ")) for scan in scans], f"0 - {ours}.left",
     )  # fmt: skip
 
@@ -210,22 +232,18 @@ def sequences() -> Table:
 
 def lesions() -> Table:
     """Faint lesions in CT: what is kept of them, how surely observers find them, what remains."""
-    arms = {"input": "input", "ours": "MedEnhance", "ours, smooth": "`--for-viewing`",
-            "BM4D": "BM4D"}  # fmt: skip
-    rows = {(row["column"], row["arm"]) for row in record("faint_lesions")["rows"]}
+    arms = {"input": "input", "ours": "MedEnhance", "ours, smooth": "`--for-viewing`"}
     row = "faint_lesions.rows[column=$0; arm=$1]"
-    less = f"{{{row}.auc_less_input|+.3f}} ± {{{row}.auc_sd|.3f}}"
-    figures = {"hotelling": ".3f", "hotelling_internal_noise": ".3f", "kept": ".2f",
-               "noise_removed * 100": ".0f", "blobs_per_100_ml": ".0f",
-               "lesions": ".0f"}  # fmt: skip
+    observers = ("lg_fixed", "lg_prop", "dog_fixed", "npwe")
     return Table(
-        ("noise", "result", "AUC less the input's", "Hotelling", "with noise of its own",
+        ("noise", "result", "LG, fixed", "LG, prop.", "DOG, fixed", "NPWE, prop.",
          "contrast kept", "noise removed, %", "blobs per 100 mL", "n"),
-        ("$2", "$3", "$4", *(f"{{?{row}.{figure}|{form}}}" for figure, form in figures.items())),
-        [(column, arm, _DOSES.get(column, column), name,
-          f"AUC {{{row}.auc|.3f}}" if arm == "input" else less)
-         for column in ("low dose 5e3", "low dose 2e4", "phantom, real noise")
-         for arm, name in arms.items() if (column, arm) in rows],
+        ("$2", "$3", *(f"{{{row}.{name}_gain|+.3f}} ± {{{row}.{name}_sd|.3f}}"
+                       for name in observers),
+         f"{{{row}.kept|.2f}}", f"{{{row}.noise_removed * 100|.0f}}",
+         f"{{{row}.blobs_per_100_ml|.0f}}", f"{{{row}.lesions|.0f}}"),
+        [(column, arm, _DOSES.get(column, column), name)
+         for column in ("low dose 5e3", "low dose 2e4") for arm, name in arms.items()],
     )  # fmt: skip
 
 
@@ -407,24 +425,10 @@ def weights() -> Table:
     )  # fmt: skip
 
 
-def enhanced_head() -> Table:
-    """What a head gains that goes on learning, and from enhanced scans too."""
-    base = "enhanced_head.rows[arm=$0; noise=$2]"
-    arms = ("as shipped", "painted scans", "painted and enhanced scans")
-    noises = (("none", "0.0"), ("5 %", "0.05"), ("15 %", "0.15"))
-    return Table(
-        ("learned from", "noise", "Dice beside labels of the clean scan",
-         "Dice beside readers' labels", "n"),
-        ("$0", "$1", f"{{{base}.dice:mean|.3f}}", f"{{{base}.dice_truth:mean|.3f}}",
-         f"{{{base}.dice:count|.0f}}"),
-        [(arm, *noise) for noise in noises for arm in arms],
-    )  # fmt: skip
-
-
 def distilled() -> Table:
     """What networks gain that learned from volumes of each kind, from scratch."""
     base = "distillation.rows[cell=$0; arm="
-    cells = ("enhancer MR", "enhancer CT", "slices MR", "slices CT")
+    cells = ("slices MR", "slices CT")
     places = (("held_out_db", "other patients"), ("other_site_db", "other site"))
     means = (f"{{?{base}{arm}].$1:mean|+.2f}}" for arm in ("raw", "template", "synthetic"))
     sets = (f"{{±{base}{arm}].$1|+.2f}}" for arm in ("statistics", "matching"))
@@ -592,8 +596,8 @@ def card() -> Table:
 TABLES: dict[str, Callable[[], Table]] = {
     table.__name__: table
     for table in (
-        offers, sequences, real, real_ct, enhancement, lesions, slices,
-        inverted, segmented, volumes, reach, refused, gate, weights, enhanced_head, distilled,
+        offers, sequences, real, real_ct, real_ct_scans, enhancement, lesions, slices,
+        inverted, segmented, volumes, reach, refused, gate, weights, distilled,
         exact, ratio, downstream, time, card,
     )
 }  # fmt: skip

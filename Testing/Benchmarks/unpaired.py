@@ -33,8 +33,8 @@ from MedEnhanceLib.scanner.corrector.scanner_network import ScannerModel
 from MedEnhanceLib.scanner.invert import invert
 from MedEnhanceLib.scanner.measure import FEWEST, measure_scanner
 from MedEnhanceLib.scanner.scanner import Scanner
-from MedEnhanceLib.training.hqg.unpaired import unpaired_training
-from MedEnhanceLib.training.hqg.unpaired.scanned_slabs import LowQualitySlabMaker, ScannedSlabMaker
+from MedEnhanceLib.training.hqg import run as training
+from MedEnhanceLib.training.hqg.scanned_slabs import LowQualitySlabMaker, ScannedSlabMaker
 
 SCANNER, INVERSION, NETWORK = "low field", "inversion", "network"
 #: Weights of each arm.
@@ -46,8 +46,8 @@ SEEDS = [0]
 HELD_OUT, STEPS = (1, 2) if QUICK else (4, 300)
 _CONFIG: dict[str, Any] = {
     "preset": "quick", "modality": "MR", "name": "unpaired", "steps": STEPS, "validated": 2,
-    "crops": 2 if QUICK else 10, "renewed_every": 30, "learning_rate": 1e-3,
-    "view": {"widths": [8, 8] if QUICK else [16, 32, 64]},
+    "slabs": 2 if QUICK else 10, "renewed_every": 30, "learning_rate": 1e-3,
+    "network": {"widths": [8, 8] if QUICK else [16, 32, 64]},
 }  # fmt: skip
 _QUANTILES = np.linspace(0, 1, 65)
 #: Pixels of a top-hat, and σ of the scan from which a structure counts.
@@ -90,8 +90,8 @@ def trained(arm: str, seed: int) -> Iterator[Row]:
     if len(ARMS[arm]) > 1:
         config["low_quality"] = str(folder / "low")
     with ExitStack() as stack:
-        stack.enter_context(patch.object(unpaired_training, "_is_better", lambda *_: True))
-        stack.enter_context(patch.object(unpaired_training._Best, "consider", _take))
+        stack.enter_context(patch.object(training, "_is_better", lambda *_: True))
+        stack.enter_context(patch.object(training._Best, "consider", _take))
         for maker in (ScannedSlabMaker, LowQualitySlabMaker):
             stack.enter_context(patch.object(maker, "make", _kept(maker.make)))
         train = partial(

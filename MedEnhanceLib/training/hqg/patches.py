@@ -124,7 +124,13 @@ def draw_slab(volumes: Sequence[Volume], most: Shape, rng: np.random.Generator) 
 def drawn_part(
     shape: Sequence[int], most: Shape, rng: np.random.Generator
 ) -> tuple[slice, slice, slice]:
-    """Draw a part of a volume of this shape, of at most these sides."""
+    """Draw a part of a volume.
+
+    Args:
+        shape: slices, rows and columns of the volume.
+        most: those of the part, at most.
+        rng: of the place.
+    """
     starts = [
         int(rng.integers(max(1, side - size + 1))) for side, size in zip(shape, most, strict=True)
     ]

@@ -42,7 +42,7 @@ from MedEnhanceLib.training.hqg.scanned_slabs import (
 )
 from MedEnhanceLib.training.hqg.style_code import CodedNetwork
 from MedEnhanceLib.training.hqg.teaching import MakeTask, Teaching
-from MedEnhanceLib.training.hqg.volumes import high_quality_volumes, scanner_of, scans_of
+from MedEnhanceLib.training.hqg.training_data import high_quality_volumes, scanner_of, scans_of
 
 # Chosen by hand (decision 0109).
 #: Validations of a training.

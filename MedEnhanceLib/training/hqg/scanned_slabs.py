@@ -100,7 +100,13 @@ def scanned(
 
 
 def simulated_scan(scanner: Scanner, volume: Volume, rng: np.random.Generator) -> Volume:
-    """Put a clean volume behind the scanner."""
+    """Simulate the scan of a volume.
+
+    Args:
+        scanner: as measured.
+        volume: of high quality.
+        rng: of all that is drawn.
+    """
     return _scan_of(scanner, on_scale(volume), volume, rng)
 
 

@@ -36,9 +36,9 @@ _CONFIGS: dict[str, Any] = {
 }
 #: Method → the function that trains: (config, data, out, monitor) → the folder of the bundle.
 _TRAININGS = {
-    "hqg": "MedEnhanceLib.training.jobs.teaching:train_unpaired",
+    "hqg": "MedEnhanceLib.training.jobs.unpaired:train_unpaired",
     "head": "MedEnhanceLib.training.gradprom.heads:train_head",
-    "slices": "MedEnhanceLib.training.slices.training:train_slices",
+    "slices": "MedEnhanceLib.training.slices.slice_training:train_slices",
     CODEC: "MedEnhanceLib.training.unicompress.codec_training:train_codec",
 }
 #: Methods that learn from a distilled set, and the patterns of their configurations.

@@ -125,8 +125,8 @@ def test_previews_in_any_storage_leave_the_whole_run_as_it_is(
 @pytest.mark.training
 def test_trainings_read_volumes_as_they_are_enhanced_in_use(part: Volume, tmp_path: Path) -> None:
     from MedEnhanceLib.training.hqg.config import TrainConfig
-    from MedEnhanceLib.training.hqg.volumes import high_quality_volumes
-    from MedEnhanceLib.training.slices.training import read_planes
+    from MedEnhanceLib.training.hqg.training_data import high_quality_volumes
+    from MedEnhanceLib.training.slices.slice_training import read_planes
 
     scans = [part, stored(part, SAGITTAL)]
     volumes, planes = [], []

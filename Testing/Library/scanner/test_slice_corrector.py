@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from MedEnhanceLib import native
-from MedEnhanceLib.core.arrays import within
 from MedEnhanceLib.scanner.corrector.config import ViewConfig
 from MedEnhanceLib.scanner.corrector.view_inputs import inputs_of
 from MedEnhanceLib.scanner.corrector.view_network import ViewNet
@@ -58,26 +57,3 @@ def test_c_and_pytorch_agree(widths: tuple, depth: int, shape: tuple, native_pat
         assert compiled.change(inputs[:, :7, :4]).shape == (7, 4)
         with pytest.raises(ValueError, match="11 images"):
             compiled.change(inputs[1:])
-
-
-@pytest.mark.parametrize(("widths", "depth"), [((8, 16, 8, 8), 1), ((8, 8), 2), ((8,), 1)])
-def test_parts_of_a_change_have_the_bits_of_the_whole(
-    widths: tuple, depth: int, native_path: Path
-) -> None:
-    network, rng = view_net(widths, depth), np.random.default_rng(0)
-    images = rng.normal(0, 1, (12, 181, 155)).astype(np.float32)
-    for width in native.Library(native_path).widths:
-        compiled = network.compiled(native.Library(native_path, width))
-        whole = compiled.change(images)
-        for _ in range(4):
-            rows, columns = (slice(at, at + size) for at, size in rng.integers(1, 90, (2, 2)))
-            needed = np.zeros(whole.shape, np.bool_)
-            needed[rows, columns] = needed[:9, 140:] = True
-            compiled.change(rng.normal(0, 9, images.shape))  # its memory keeps other values
-            assert np.array_equal(compiled.change(images, needed), whole * needed)
-            parts = [
-                compiled.region(*each) for each in zip((rows, columns), whole.shape, strict=True)
-            ]
-            part = compiled.change(images[:, *parts])
-            inner = within((rows, columns), (parts[0], parts[1]))
-            assert np.array_equal(part[inner], whole[rows, columns])

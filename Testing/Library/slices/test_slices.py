@@ -313,7 +313,7 @@ def test_learning_from_the_slices_themselves_is_reproducible_and_helps(
 
 def _flat_planes(folder: Path) -> tuple[Planes, float]:
     """Planes of noise alone, as they are read, and its standard deviation on their scale."""
-    from MedEnhanceLib.training.slices.training import read_planes
+    from MedEnhanceLib.training.slices.slice_training import read_planes
 
     voxels = 1000 + 60 * np.random.default_rng(0).standard_normal((12, 96, 96))
     flat = Volume(voxels.astype(np.float32), Geometry((1.0, 1.0, 3.0)), modality="MR")

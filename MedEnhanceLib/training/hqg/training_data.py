@@ -25,7 +25,14 @@ _HELD_OUT, _LEAST_SIDE = 1 / 6, 8
 def high_quality_volumes(
     config: TrainConfig, data: Path, monitor: Monitor
 ) -> tuple[list[Volume], list[Volume]]:
-    """Read the high-quality volumes: to learn from, and held out; InputError for too few."""
+    """Read the high-quality volumes: to learn from, and held out.
+
+    Args:
+        config: with their patterns.
+        data: the folder that these are relative to.
+        monitor: may cancel.
+    Raises InputError for fewer than two.
+    """
     left_out = (*config.leave_out, *config.held_out)
     volumes = [*_matching_volumes(config, data, config.high_quality, left_out, monitor)]
     volumes = [volume for volume in volumes if min(volume.shape) >= _LEAST_SIDE]
@@ -45,7 +52,14 @@ def high_quality_volumes(
 
 
 def scanner_of(config: TrainConfig, good: Sequence[Volume], monitor: Monitor) -> Scanner:
-    """Read the scanner, or measure it; raises InputError for one of another modality."""
+    """Read the scanner, or measure it.
+
+    Args:
+        config: of the training.
+        good: all volumes of high quality.
+        monitor: of the measurement.
+    Raises InputError for one of another modality.
+    """
     if config.scanner:
         scanner = Scanner.read(config.scanner)
     else:
