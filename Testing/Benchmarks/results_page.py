@@ -509,33 +509,29 @@ def downstream() -> Table:
 
 
 def time() -> Table:
-    """What a user waits for, on two cores, by size, beside the same work of peers."""
+    """Processor time and memory by size, beside the same work of peers."""
 
-    def ours(name: str, case: str, wall: str = "wall_s", cpu: str = "cpu_s") -> Sequence[str]:
-        path, is_preview = f"speed.rows[case={case}]", "first" in wall
-        digits = ".1f" if is_preview else ".0f"
-        seconds = (f"{{?{path}.{field}|{digits}}}" for field in (wall, cpu))
-        return name, *seconds, "–" if is_preview else f"{{{path}.peak_gib|.1f}}"
+    def ours(name: str, case: str) -> Sequence[str]:
+        path = f"speed.rows[case={case}]"
+        form = ".1f" if "preview" in case else ".0f"
+        return name, "–", f"{{{path}.cpu_s|{form}}}", f"{{?{path}.peak_gib|.1f}}"
 
     def peer(arm: str) -> Sequence[str]:
         """A peer got a slab, and ours beside it: the ratio counts."""
         path = "speed.rows[case={}].cpu_s:mean"
         whole, theirs = path.format("head"), path.format(f"peers; arm={arm}")
-        times = f"{{?{whole} * {theirs} / {path.format('peers; arm=ours')}|.0f}}"
-        return f"the same by {arm}", "–", times, "–"
+        cpu = f"{{?{whole} * {theirs} / {path.format('peers; arm=ours')}|.0f}}"
+        return f"the same by {arm}", "–", cpu, "–"
 
     rows = [
         ours("enhance CT, 512×512×300", "whole volume"),
         ours("enhance MR, 256×256×160", "head"), peer("NLM"), peer("BM4D"),
         ours("enhance diffusion, 102×102×18, 42 frames", "diffusion"),
-        ours("enhance diffusion, 104×104×72, 512 frames", "large diffusion"),
     ]  # fmt: skip
     for modality, name in (("CT", "first preview, CT 512×512×300"), ("MR", "MR 256×256×160")):
-        for seen, what in (("slice", "a slice"), ("region", "128 × 128 pixels of it")):
-            case = f"preview; modality={modality}; seen={seen}"
-            rows.append(ours(f"{name}: {what}", case, "first_wall_s", "first_cpu_s"))
-        case = f"preview; modality={modality}; seen=draft"
-        rows.append(ours(f"{name}: a draft of these", case, "first_wall_s", "draft_cpu_s"))
+        for seen, what in (("slice", "a slice"), ("region", "128 × 128 pixels of it"),
+                           ("draft", "a draft of these")):  # fmt: skip
+            rows.append(ours(f"{name}: {what}", f"preview; modality={modality}; seen={seen}"))
     after = "{speed.rows[case=thin slices].slices_after|.0f}"
     rows.append(ours(f"thin slices, MR from 256×256×40 to {after}", "thin slices"))
     for setting, name in (
