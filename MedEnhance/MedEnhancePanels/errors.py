@@ -70,7 +70,7 @@ class PanelError(Exception):
             )
         elif code == "dependency" and hint.startswith("Repair"):
             error.hint = _("Press Repair packages… on the page Models.")
-        elif code == "dependency" and "compiled library" in message:
+        elif code == "dependency" and "MedEnhanceLib.native.build" in hint:
             remedy = _("Press Install compiler… on the page Models.")
             error.hint = f"{error.hint.rstrip('.')}. {remedy}"
         return error

@@ -29,7 +29,7 @@ DEFAULTS = "defaults.json"
 #: What a model of a kind does: messages say "segments", not "head".
 _VERBS = {
     "enhancer": "enhances",
-    schema.SLICES: "restores thin slices of",
+    schema.SLICES: "restores thin slices",
     "head": "segments",
     schema.CODEC: "compresses",
 }
@@ -367,7 +367,7 @@ def _recommended(kind: str, modality: str) -> Bundle:
         return fitting[0]
     of_kind = any(bundle.kind == kind for bundle in bundles)
     raise (UnfitModelError if of_kind else ModelError)(
-        f"there is no model that {_VERBS[kind]} {modality}",
+        f"there is no model for {modality} that {_VERBS[kind]}",
         _names_hint(kind, modality),
     )
 

@@ -41,7 +41,7 @@ def _declare_tasks(parser: Parser) -> None:
 _TASKS = {
     "enhance": (
         "enhance many volumes",
-        "medenhance batch enhance scans/ --out better/ --model mr",
+        "medenhance batch enhance scans/ --out better/ --strength full",
     ),
     "segment": (
         "label the tissues of many volumes; batch.csv has the ml of each label",

@@ -39,7 +39,7 @@ def _on_one_thread(interface: str) -> Any:
 
 
 def _limit_blas() -> Restore:
-    require("threadpoolctl", purpose="Compression")
+    require("threadpoolctl", purpose="Limiting threads")
     begun, end = threading.Event(), threading.Event()
 
     def hold() -> None:

@@ -245,7 +245,14 @@ def examine(volume: Volume, monitor: Monitor) -> Examined:
 def compare(
     low: Sequence[Examined], good: Sequence[Examined], modality: ModalityName, monitor: Monitor
 ) -> Scanner:
-    """Compare the pools."""
+    """Compare the pools.
+
+    Args:
+        low: volumes of the scanner, examined.
+        good: those that they are compared with.
+        modality: of both.
+        monitor: receives progress; may cancel.
+    """
     monitor.progress(_MEASURING, "comparing the pools")
     contrast, misfit, away = (None, 0.0, 0.0) if modality == "CT" else _contrast(low, good)
     transfers = _transfers(low, good, contrast, monitor.part(_MEASURING, 1.0))

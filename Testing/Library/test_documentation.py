@@ -109,7 +109,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     for name in ("Enhanced", "Segmentation", "CompressResult", "StoredVolume", "Event"):
         assert re.search(rf'id="MedEnhanceLib\.[\w.]+\.{name}"', reference), name
     assert "embed_model" in reference, "the options of compress are not listed"
-    assert (tmp_path / "models/mr/index.html").is_file()
+    assert (tmp_path / "models/brain/index.html").is_file()
     home = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert MedEnhanceLib.__version__ in home
     assert home.count('class="md-tabs__item') <= 7
@@ -394,7 +394,7 @@ _LONG = {"distill", "evaluate", "measure_scanner", "train"}
 def test_the_examples_of_the_docstrings_run(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     volume = _scan()
     names = {"me": MedEnhanceLib, "volume": volume}
-    names["result"] = MedEnhanceLib.enhance(volume, model="mr")
+    names["result"] = MedEnhanceLib.enhance(volume)
     MedEnhanceLib.save(MedEnhanceLib.degrade(volume, rician=0.02), "second.nii.gz")
     MedEnhanceLib.compress(volume, "scan.ucv", lossless=True)
     # No block spans two frames: some stay intact.

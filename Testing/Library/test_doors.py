@@ -56,7 +56,7 @@ _CALLS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "ping": ((), {}),
     "train": (("method",), {"method": "slices", "data": "volumes", "out": "run"}),
     "distill": (("cohort", "out"), {"cohort": "patients", "out": "set"}),
-    "evaluate": (("bundle", "data"), {"bundle": "mr", "data": "volumes"}),
+    "evaluate": (("bundle", "data"), {"bundle": "brain", "data": "volumes"}),
 }  # fmt: skip
 _OPTIONS = [
     pytest.param(job, option, id=f"{job}.{option.name}")
@@ -180,13 +180,12 @@ def _words(job: str, given: Mapping[str, Any], row: Row) -> list[str]:
 
 @pytest.mark.parametrize("task", ["enhance", "segment", "compress"])
 def test_a_batch_takes_the_options_of_the_method(task: str, asked: list[Any]) -> None:
-    offered = {"modality", "resample", "complete_frames", "guide"}
+    offered = {"modality", "resample", "complete_frames"}
     for path, option in options_in(JOBS[task].params):
         if len(path) > 1 or option.name in offered:
             row, given = _given(task, option)
             if not row.batch:
                 continue
-            given |= {"guide": ["auto"]} if option.name == "guide" else {}
             words = _words(task, given, row)[1 + len(_CALLS[task][0]) :]
             assert main(["batch", task, "scans", "--out", "out", *words]) == 1, option.name
             params = asked.pop().params | {"input": given["input"], "output": given["output"]}
@@ -271,8 +270,6 @@ def _arrived(name: str, seen: Mapping[str, Any]) -> Any:
         return head is not None
     if name in ("segmenter", "force_segmenter") and head is not None:
         return head.model if name == "segmenter" else head.force_segmenter
-    if name == "guide":
-        return [Path(volume.source).name for volume in seen["guide"]]
     if name == "steps":
         return seen["steps"][0].sigma_px
     if name == "config":

@@ -111,11 +111,13 @@ for modality, source in zip(("MR", "CT"), sys.argv[2:]):
     for words in (f"noise {source}", enhance):
         with contextlib.redirect_stdout(io.StringIO()):
             assert main([*words.split(), "--modality", modality]) == 0, words
-        loaded[words] = "torch" in sys.modules
+        loaded[words] = sorted({"torch", "monai"} & set(sys.modules))
     part = {"slices": (2, 3), "rows": (10, 40), "columns": (20, 50), "config": {"device": "cpu"}}
     job = {"input": source, "modality": modality, "output": f"{out}/{modality}-part.nrrd", **part}
     assert run_job(JobSpec("enhance", job))["measured"]["noise"]["share_removed"] > 0
-    loaded[f"preview of {source}"] = "torch" in sys.modules
+    loaded[f"preview of {source}"] = sorted({"torch", "monai"} & set(sys.modules))
+    assert me.enhance(source, modality=modality).verdict
+    loaded[f"me.enhance of {source}"] = sorted({"torch", "monai"} & set(sys.modules))
 print(json.dumps(loaded))
 """
 
@@ -129,7 +131,7 @@ def test_noise_previews_and_enhancement_on_the_cpu_do_without_torch(tmp_path: Pa
     ):
         io.save(Volume((500 * values).astype(np.int16)), source)
     loaded = _python(_WITHOUT_TORCH, str(tmp_path), *map(str, sources))
-    assert len(loaded) == 6 and not any(loaded.values()), loaded
+    assert len(loaded) == 8 and not any(loaded.values()), loaded
 
 
 _WITHOUT_TRAINING = """
@@ -206,7 +208,7 @@ print(json.dumps([report.open, gradient.tolist()]))
 #: Call → the package that it misses, and what for.
 _MISSING = {
     "me.load(path)": ("nibabel", "Reading"),
-    "me.enhance(volume)": ("safetensors", "Opening"),
+    "me.enhance(volume)": ("threadpoolctl", "Limiting threads"),
     "me.segment(volume, force_segmenter=True)": ("torch", "Segmenting"),
     "me.load(path, progress=True)": ("tqdm", "progress bar"),
     "me.train('hqg', 'smoke', '.', '.')": ("torch", "Training"),

@@ -90,7 +90,7 @@ class TestAnOptionThatIsAdded:
         parameter = inspect.signature(enhance_with_grain).parameters["grain"]
         assert parameter.default == 0.5
         assert "grain: share of the noise that is kept, 0 to 1" in str(enhance_with_grain.__doc__)
-        assert enhance_with_grain(model="mr", grain=0.1).grain == 0.1
+        assert enhance_with_grain(model="mine", grain=0.1).grain == 0.1
         with pytest.raises(ConfigError, match="has no option 'grian'"):
             enhance_with_grain(grian=0.1)  # type: ignore[call-arg]
 

@@ -125,7 +125,7 @@ def test_each_installs_from_its_file_alone_and_runs(kind: str, dist: Path, tmp_p
         next(program.glob("medenhance*")), "models", "list", "--json",
         folder=tmp_path, PYTHONPATH=str(library),
     )  # fmt: skip
-    assert {one["name"] for one in json.loads(said)["models"]} >= {"mr", "codec-ct"}
+    assert {one["name"] for one in json.loads(said)["models"]} >= {"brain", "codec-ct"}
     where = "import MedEnhanceLib as me; print(me.__version__, me.__file__)"
     said = run(sys.executable, "-P", "-c", where, folder=tmp_path, PYTHONPATH=str(library))
     version, place = said.split()

@@ -147,7 +147,7 @@ class FileTest(MedEnhanceTestCase):
         self.assertEqual((loaded[0].GetName(), runs.isFinished), ("scan", False))
 
     def result(self):
-        model = {"name": "mr", "sha256": "0123456789abcdef"}
+        model = {"name": "knee", "sha256": "0123456789abcdef"}
         manifest, source = {"action": "enhanced", "model": model}, self.smallVolume(modality="MR")
         return self.resultOf(source, model=model, manifest=manifest)
 
@@ -158,11 +158,11 @@ class FileTest(MedEnhanceTestCase):
             self.assertEqual(self.logic.save(node, path), path)
             volume = MedEnhanceLib.load(path)
             self.assertEqual(len(volume.history), 1)
-            self.assertTrue(volume.history[0].startswith("DERIVED: enhanced (mr 0123456789ab)"))
+            self.assertTrue(volume.history[0].startswith("DERIVED: enhanced (knee 0123456789ab)"))
             self.assertEqual(volume.modality, "MR")
             self.assertTrue(np.array_equal(volume.voxels, slicer.util.arrayFromVolume(node)))
             with open(f"{path}.json", encoding="utf-8") as file:
-                self.assertEqual(json.load(file)["model"]["name"], "mr")
+                self.assertEqual(json.load(file)["model"]["name"], "knee")
         self.assertTrue(node.GetDescription().startswith("DERIVED: enhanced"))
         self.assertIn("research use only", node.GetDescription())
 
@@ -176,7 +176,7 @@ class FileTest(MedEnhanceTestCase):
 
         with mock.patch.object(files, "send", sent):
             self.logic.save(node, path)
-        self.assertEqual(read_object(Path(f"{path}.json"))["model"]["name"], "mr")
+        self.assertEqual(read_object(Path(f"{path}.json"))["model"]["name"], "knee")
 
     def test_aResultStaysDerivedWhenItIsOpenedWithWordsOfAnyKind(self):
         node, path = self.result(), self.path("better.ucv")

@@ -387,9 +387,11 @@ class InstallationTest(MedEnhanceTestCase):
         self.assertIn("which removes noise", self.confirm.call_args.args[0])
         self.assertTrue(dependencies.ensure())
         self.assertEqual(self.confirm.call_count, 2, "enhancing does not go on without it")
-        hint = "It is not built: no compiler"
+        hint = "It is not compiled. Run: python -P -m MedEnhanceLib.native.build"
         error = PanelError.fromLibrary("the filter needs the compiled library", hint, "dependency")
-        self.assertEqual(error.hint, f"{hint}. Press Install compiler… on the page Models.")
+        self.assertEqual(
+            error.hint, "It is not compiled. Press Install compiler… on the page Models."
+        )
         self.confirm.return_value = True
         self.widget.showPage("models")
         button = self.widget.panels["models"].ui.compilerButton

@@ -81,7 +81,7 @@ ROWS: dict[str, Row] = {
         "phantom", _DICOM | {"patient_id": "P-17"}, flag=None, logic="export:studyDescription"
     ),
     # Enhancement
-    "model": Row("mr", python="enhance segment", logic="enhance"),
+    "model": Row("mine", python="enhance segment", logic="enhance"),
     "uncertainty": Row(True, **_ENHANCE, panel={"uncertaintyCheckBox": True}),
     "device": Row(
         "cpu", python="enhance segment evaluate", logic="enhance", panel={"deviceComboBox": "cpu"}
@@ -110,8 +110,6 @@ ROWS: dict[str, Row] = {
     "slice_spacing": Row(1.5, _SLICES, **_ENHANCE),
     "slice_thickness": Row(4.5, _SLICES, **_ENHANCE),
     "slice_profile": Row("box", _SLICES, **_ENHANCE),
-    "guide": Row(["t2.nii.gz"], python="enhance"),
-    "guide_map": Row("use.nii.gz"),
     "noise_map": Row("sigma.nii.gz", logic="enhance", panel={"noiseMapCheckBox": True}),
     "uncertainty_output": Row("u.nii.gz", {"uncertainty": True}, flag=None),
     "segment": Row(True, flag="--segment", words=(), python="enhance"),
@@ -185,7 +183,7 @@ ROWS: dict[str, Row] = {
     "export.segmentation": Row("t2.nii.gz", _DICOM | {"patient_id": "P-17"}),
     "export.uncertainty": Row("t2.nii.gz", _DICOM | {"patient_id": "P-17"}),
     "labels": Row([{"value": 1, "name": "fat", "color": "#ffee00"}]),
-    "export.model": Row({"name": "mr", "sha256": "0" * 64}),
+    "export.model": Row({"name": "mine", "sha256": "0" * 64}),
     "head": Row({"name": "brain", "sha256": "0" * 64}),
     "limits": Row(["Of one scanner"]),
     "action": Row("enhanced"),

@@ -185,7 +185,7 @@ def test_what_is_no_metadata_is_refused(toy: Bundle, text: str) -> None:
 
 
 def test_kind_and_modality_must_fit(toy: Bundle) -> None:
-    with pytest.raises(ModelError, match="restores thin slices of; a model that segments is needed"):
+    with pytest.raises(ModelError, match="thin slices; a model that segments is needed"):
         open_bundle(str(toy.folder), kind="head", modality="MR")
     with pytest.raises(ModelError, match="for MR, the volume is CT"):
         open_bundle(str(toy.folder), kind="slices", modality="CT")

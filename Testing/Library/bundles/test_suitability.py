@@ -21,7 +21,7 @@ from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.denoise import EnhanceConfig, enhance
 from MedEnhanceLib.errors import InputError, ModelError
-from MedEnhanceLib.jobs.enhancing import enhance_volume
+from MedEnhanceLib.jobs.enhancing import enhance_volume, manifest_of
 from MedEnhanceLib.runtime.resources import resource_folder
 
 
@@ -51,6 +51,8 @@ def test_an_enhanced_leg_carries_the_warning_about_the_model(
     assert "LEG" in recorded[0]["message"]
     assert [f"{each['message']}: {each['hint']}" for each in recorded] == recorder.warnings
     assert "LEG" in done.volume.history[-1]
+    manifest = manifest_of(done, _mr("LEG"), recorder.warnings)
+    assert manifest["config"]["model"] == "model"  # folders may name patients
 
 
 @pytest.mark.parametrize(

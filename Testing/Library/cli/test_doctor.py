@@ -12,7 +12,7 @@ import pytest
 from MedEnhanceLib.bundles import store
 from MedEnhanceLib.runtime import dependencies, device
 
-GOOD = {"name": "mr", "kind": "enhancer", "modality": "MR", "ok": True, "message": "verified"}
+GOOD = {"name": "mr-slices", "kind": "slices", "modality": "MR", "ok": True, "message": "verified"}
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_healthy_installation_lacks_nothing(run: Callable) -> None:
     assert ran.status == 0
     assert ran.out.splitlines()[-1] == "Nothing is missing."
     assert run("doctor", "--json").json["missing"] == []
-    for word in ("SimpleITK", "voxels", "memory", "disk", "mr", "12.0 GB free"):
+    for word in ("SimpleITK", "voxels", "memory", "disk", "mr-slices", "12.0 GB free"):
         assert word in ran.out
 
 

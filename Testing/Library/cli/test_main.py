@@ -246,9 +246,7 @@ def test_a_misspelt_word_is_answered_with_the_nearest(
     assert f"Did you mean {meant}?" in ran.err
 
 
-@pytest.mark.parametrize(
-    "option", ["report", "series", "segment", "noise-map", "segmenter"]
-)
+@pytest.mark.parametrize("option", ["report", "series", "segment", "noise-map", "segmenter"])
 def test_an_option_for_one_volume_is_no_misspelt_one_of_a_batch(option: str, run: Callable) -> None:
     ran = run("batch", "enhance", "scans", "--out", "better", f"--{option}", "x")
     assert ran.status == 2

@@ -55,6 +55,11 @@ def test_imported_model_is_listed_shown_verified_and_removed(
     assert "my-model" not in names(run("models", "list", "--json"))
 
 
+def test_no_network_that_removes_noise_ships(run: Callable) -> None:
+    rows = run("models", "list", "--json").json["models"]
+    assert {row["kind"] for row in rows} == {"codec", "head", "slices"}
+
+
 def test_a_model_that_cannot_be_read_is_named_beside_the_others(
     run: Callable, bundle: Path, user_models: Path
 ) -> None:

@@ -55,7 +55,11 @@ def test_a_head_is_chosen_by_name(
     [
         (("--segmenter", "stripes"), 2, "no segmentation is requested"),
         (("--segment", "--segmenter", "brain", "--modality", "CT"), 3, "is for MR"),
-        (("--segment", "--modality", "CT"), 3, "segments CT\nModels are installed for MR."),
+        (
+            ("--segment", "--modality", "CT"),
+            3,
+            "for CT that segments\nModels are installed for MR.",
+        ),
         (("--segment", "--segmenter", "mr-slices"), 3, "a model that segments is needed"),
     ],
 )

@@ -79,7 +79,8 @@ def test_what_cannot_be_read_is_left_out() -> None:
 
 def test_a_history_has_the_findings_without_advice() -> None:
     noise = _SURE | {"verdict": "uncertain", "places": [[1, 2, 3]], "reason": "r"}
-    measured = {"taken_as": {"guessed_modality": "MR"}, "noise": noise, "bias_field": {"corrected": True}}
+    measured = {"taken_as": {"guessed_modality": "MR"}, "noise": noise}
+    measured |= {"bias_field": {"corrected": True}}
     lines = _lines(measured)
     assert "to measure σ in even tissue: medenhance noise INPUT --at 1,2,3 (" in lines[3]
     assert "state it with --modality" in lines[1]

@@ -9,7 +9,7 @@ from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.io.dicomout import Derivation
 from MedEnhanceLib.io.dicomout.derivation import NOTICE
 
-MODEL = {"name": "mr", "version": "0.2", "sha256": "ab" * 32}
+MODEL = {"name": "knee", "version": "0.2", "sha256": "ab" * 32}
 
 
 def applied(derivation: Derivation, **elements: object) -> Dataset:
@@ -24,7 +24,7 @@ def test_a_long_text_is_cut_before_the_notice() -> None:
     text = Derivation("enhanced", "x" * 3000, MODEL).text()
     assert len(text) <= 1024
     assert text.endswith(NOTICE)
-    assert "mr" in text
+    assert "knee" in text
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_a_batch_enhances_what_its_segmentation_refuses(dark: Volume, tmp_path: 
     assert "does not look like" in row["measured"]["segmentation"]["refused"]
 
 
-@pytest.mark.parametrize("name", ["no-such-model", "mr"])
+@pytest.mark.parametrize("name", ["no-such-model", "mr-slices"])
 def test_a_segmenter_that_does_not_exist_is_an_error_before_the_long_work(
     head: Volume, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -22,7 +22,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.modality import likely_modalities
 from MedEnhanceLib.core.quantity import quantity_of
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError, ModelError
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.derivation import with_elements
 from MedEnhanceLib.jobs import JobSpec, run_job
 

@@ -68,11 +68,11 @@ def test_no_byte_of_a_result_but_its_page_holds_the_names_of_what_was_read(
     shutil.copyfile(scan, named)
     out.mkdir()
     given = {"input": str(named)}
-    enhanced = given | {"config": {"device": "cpu", "model": "mr", "uncertainty": True}}
+    enhanced = given | {"config": {"device": "cpu", "uncertainty": True}}
     enhanced |= {"report": str(out / "report")}
     noise = named.with_name("QUIRRELL_Octavia_noise.nii.gz")
     io.save(io.load(scan).with_voxels(np.full(io.load(scan).shape, 4, np.float32)), noise)
-    by_map = given | {"config": {"device": "cpu", "model": "mr", "noise": str(noise)}}
+    by_map = given | {"config": {"device": "cpu", "noise": str(noise)}}
     for kind, ending, params in (
         ("convert", "nrrd", given),
         ("convert", "mha", given),

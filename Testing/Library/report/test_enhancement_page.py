@@ -53,7 +53,7 @@ def enhanced(head: Volume) -> Volume:
 
 
 def report(folder: Path, volume: Volume, enhanced: Volume, **options: Any) -> str:
-    model = {"name": "mr", "sha256": "ab" * 32} | options.pop("model", {})
+    model = {"name": "knee", "sha256": "ab" * 32} | options.pop("model", {})
     manifest = make_manifest(
         "enhanced", config={}, inputs={"input": HOSTILE}, seconds=1.25, model=model
     )
@@ -91,7 +91,7 @@ def test_report_says_what_changed_was_measured_and_done(
     changed = f"±{3 * np.sqrt(tissue.mean()):.3g} units of the input, and none by more than 3."
     assert f"The enhancement changed all voxels by {changed}" in text
     assert "direction) is unchanged" in text
-    assert "mr abababababab" in text
+    assert "knee abababababab" in text
     assert "1.2 s" in text
     assert "Noise found: ±12.5 HU (1 SD); filtered: 80 %, because few" in text
     assert "Bias field corrected (N4)." in text
