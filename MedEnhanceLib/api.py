@@ -49,12 +49,17 @@ from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.io.describe import refuse_not_finite, warn_of_content
 from MedEnhanceLib.jobs.enhancing import SegmenterChoice, enhance_volume, manifest_of
 from MedEnhanceLib.jobs.failures import device_errors
-from MedEnhanceLib.jobs.kinds.measure_scanner import LoadedInTurn, refuse_shared, volumes_in
+from MedEnhanceLib.jobs.kinds.measure_scanner import (
+    LoadedInTurn,
+    refuse_shared,
+    volumes_in,
+    without_noise,
+)
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, degraded, described, inspect_volume
 from MedEnhanceLib.runtime.dependencies import imported
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 from MedEnhanceLib.runtime.text import printable
-from MedEnhanceLib.scanner import measure
+from MedEnhanceLib.scanner import check
 from MedEnhanceLib.scanner.scanner import Scanner
 from MedEnhanceLib.unicompress.config import CompressConfig
 
@@ -639,7 +644,8 @@ def measure_scanner(
 
     Returns:
         An object for `enhance(volume, scanner=…)`, with .low_quality and .high_quality (noise and
-        bias field), .slices, .rows and .columns (resolution), .contrast (a curve), and .warnings.
+        bias field), .slices, .rows and .columns (resolution), .contrast (a curve), .gain (of
+        its inversion), .without (steps that are not inverted), and .warnings.
 
     Raises:
         InputError: fewer than three volumes, a sequence, or two modalities.
@@ -660,4 +666,4 @@ def measure_scanner(
             )
             for pool in given
         )
-        return measure.measure_scanner(low, good, monitor)
+        return check.measure_scanner(low, good, without_noise, monitor)

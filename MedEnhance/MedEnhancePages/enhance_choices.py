@@ -50,7 +50,6 @@ class DeviceChoice:
             bridge.millionVoxels(node),
             slicer.util.settingsValue(_paceKey(device, config.task), 0.0, converter=float),
             threads=self._threads if isOnCores else 0,
-            is_compiled=self._isCompiled,
             is_built_first=self._isBuildDue(device),
         )
         return _("about {time}").format(time=duration_text(seconds)) if seconds else ""

@@ -126,10 +126,10 @@ def _removed_share(noise: Mapping[str, Any], strength: float) -> float | None:
 
     What a filter leaves of the noise has nothing in common with what it removes, so that the
     variance of the rest is σ² - 2 s c² + s² c², with c the change of tissue at strength 1. Not for
-    CT, where σ differs from place to place and low frequencies of the noise stay.
+    CT, where σ differs from place to place.
     """
     ratio = (noise["changed"] / noise["sigma"]) ** 2
-    if "share_given_back" in noise or noise.get("units") == "HU" or ratio > _SURE_REST**2:
+    if noise.get("units") == "HU" or ratio > _SURE_REST**2:
         return None
     return 1 - math.sqrt(1 - (2 * strength - strength**2) * ratio)
 
@@ -141,6 +141,7 @@ def is_nearly_input(noise: Mapping[str, Any], strength: float) -> bool:
     """
     sigma = float(noise.get("sigma", math.nan))
     share = _LITTLE if float(noise.get("sigma_used", sigma)) < sigma else _NEARLY_NOTHING
+    share *= noise.get("ct_share", 1)
     return strength == 0 or float(noise.get("changed", math.nan)) <= share * _removable(noise)
 
 
@@ -191,19 +192,20 @@ def _taken_as(facts: Mapping[str, Any], _: float) -> Iterator[Text]:
 def _noise(noise: Mapping[str, Any], strength: float) -> Iterator[Text]:
     """Say which noise was measured, and what of it was filtered."""
     used, share = noise.get("sigma_used", noise["sigma"]), strength * noise["share_removed"]
-    change, returned = strength * noise.get("changed", math.nan), noise.get("share_given_back", 0)
-    percent = round(100 * share * (1 - returned)) if change != 0 else 0
+    change = strength * noise.get("changed", math.nan)
+    percent = round(100 * share) if change != 0 else 0
     is_part, is_little = used < noise["sigma"], 0 < change < _LITTLE * share * _removable(noise)
     key = "filtered_little" if is_little else "filtered_part" if is_part and percent else "filtered"
     done = text(key, noise=noise_found(noise), percent=percent, used=level_of(used))
     reason = Text.from_json(noise["reason"]) if noise.get("reason") else None
-    is_cause, causes = is_part or share < strength, list[Text]()
+    in_ct = noise.get("ct_share", 1)
+    is_cause, causes = is_part or share < in_ct * strength, list[Text]()
+    if in_ct < 1 and strength > 0:
+        causes.append(text("lesions_stay"))
     if reason and is_cause and strength > 0:
         causes.append(reason)
     if strength < 1:
         causes.append(text("at_strength", strength=strength))
-    if returned and percent and not is_little:
-        causes.append(text("lesions_stay"))
     if causes:
         done = text("because", done=done, reason=all_of(causes))
     yield text("though_uncertain", done=done, reason=reason) if reason and not is_cause else done

@@ -53,8 +53,8 @@ class EnhanceConfig(Options):
     )
     for_viewing: bool = option(
         False,
-        help="in CT, a smoother image to look at, without noise that looks like small faint "
-        "lesions, and without such lesions; by default both stay",
+        help="CT: smoother image for viewing. Removes noise blobs that mimic small low-contrast "
+        "lesions, and such lesions with them.",
     )
     as_intensity: bool = option(
         False,

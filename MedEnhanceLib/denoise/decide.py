@@ -20,7 +20,7 @@ from MedEnhanceLib.core.geometry import AS_STORED, AxisTurn
 from MedEnhanceLib.core.sequence_kind import FUNCTIONAL, REPEATS, is_filtered_together
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.denoise.config import EnhanceConfig
-from MedEnhanceLib.denoise.removal import LesionBand, Removal, expected, removal_of, trust_in
+from MedEnhanceLib.denoise.removal import Removal, expected, removal_of, trust_in
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.io import load
@@ -269,7 +269,7 @@ def decide(
     if removal.reason and len(frames) > 1 and shared is None and config.noise is None:
         removal = replace(removal, reason=text("not_shared", reason=removal.reason))
     if typical.profile.is_projected and not config.for_viewing:
-        removal = replace(removal, band=LesionBand.on(typical.geometry.spacing))
+        removal = removal.keeping_lesions()
     elif config.for_viewing and not typical.profile.is_projected:
         warnings.append(ModelWarning("for-viewing", {"modality": typical.modality}))
     unfit = noise_warning(typical, noise, is_full=is_full)
@@ -350,8 +350,8 @@ def _facts_of(noise: NoiseEstimate, removal: Removal, units: str) -> dict[str, A
         "confidence": round(noise.confidence, 2),
         "share_removed": removal.share,
     }
-    if removal.band and removal.share > 0:
-        facts["share_given_back"] = float(f"{removal.given_back:.2g}")
+    if removal.ct_share < 1 and removal.share > 0:
+        facts["ct_share"] = removal.ct_share
     return facts | ({"reason": removal.reason.to_json()} if removal.reason else {})
 
 

@@ -31,7 +31,7 @@ from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.denoise.config import EnhanceConfig
 from MedEnhanceLib.denoise.decide import Decision, VolumeCache
 from MedEnhanceLib.denoise.denoisers import Denoiser, FramePart
-from MedEnhanceLib.denoise.removal import expected_deviation
+from MedEnhanceLib.denoise.removal import REACH, expected_deviation
 from MedEnhanceLib.filters.bias_field import BiasField, measure_bias_field
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.io.atomic import output_error
@@ -150,8 +150,8 @@ class EnhancerRun:
     @property
     def region_around(self) -> Region:
         """Rows and columns to denoise, for the correction of the region."""
-        reach, (rows, columns) = self.decision.removal.reach, self.frames[0].shape[-2:]
-        return widened(self.region[0], reach, rows), widened(self.region[1], reach, columns)
+        rows, columns = self.frames[0].shape[-2:]
+        return widened(self.region[0], REACH, rows), widened(self.region[1], REACH, columns)
 
     def regions_of(self, number: int) -> ConstantRegions:
         """Return the constant regions of a frame, measured once for all runs with this σ."""
@@ -246,7 +246,6 @@ class Frame:
             expected_deviation(
                 values, self.volume, run.decision.noise,
                 share=run.decision.removal.share, strength=share,
-                given_back=run.decision.removal.given_back,
                 first=first, only=slices, out=out.deviation,
             )  # fmt: skip
         values = values[slices.start - first : slices.stop - first]

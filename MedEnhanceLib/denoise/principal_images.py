@@ -19,11 +19,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, let_go, parts_of, robust_max
+from MedEnhanceLib.core.arrays import Array, Doubles, Floats, let_go, parts_of, robust_max
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.denoise.denoisers import (
     BlockMatching,
@@ -34,6 +34,7 @@ from MedEnhanceLib.denoise.denoisers import (
     Resources,
 )
 from MedEnhanceLib.denoise.frame import new_array
+from MedEnhanceLib.denoise.local_pca import denoised_in_windows
 from MedEnhanceLib.filters.regions import Air
 from MedEnhanceLib.noise.sequence import MAD, TISSUE, mean_of
 
@@ -47,13 +48,15 @@ _SAMPLE = 8_000_000
 #: Distance of voxels in a plane whose noise has little in common.
 _LAG = 2
 #: An image is kept if such voxels have this much more in common than in images of noise, in σ²,
-#: and this many deviations of those, or if it is this strong.
-_LEAST_COMMON, _CHANCE, _STRONG = 0.01, 2.5, 1.6
-#: Share of images with signal from which frames are filtered one by one. Measured: with frames that
-#: move by ±1° and half a voxel (1 SD) .85 of the images, and both ways are as good; by ±4° all.
-_MOST_KEPT = 0.95
+#: and this many deviations of those, or if it is this strong; from the share of it that follows on
+#: it is kept in part, so that nothing jumps with σ.
+_LEAST_COMMON, _CHANCE, _STRONG, _UNSURE = 0.01, 2.5, 1.6, 0.8
 #: Frames that become images at once, which bounds memory.
 _AT_ONCE = 16
+#: Share of the progress for the images.
+_IMAGES_SHARE = 0.6
+#: Relative step from one b-value to the next at which a shell ends; less is rounding in a share.
+_SHELL_GAP, _ROUNDING = 0.1, 1e-9
 #: Slices of the first image that a slice depends on, to each side.
 _REACH = 24
 
@@ -80,33 +83,56 @@ class PrincipalImages(Denoiser):
         frames.monitor.progress(0.0, "comparing the frames")
         sample = _sample(frames, together)
         every: Floats = _basis(sample[0]).astype(np.float32)
-        basis = every[:, _kept(every.T @ sample)]
-        facts: dict[str, Any] = {"frames": len(together), "images": basis.shape[1]}
-        if basis.shape[1] > _MOST_KEPT * len(together):
-            reason = "they have too little in common (next to no noise, or movement)"
-            frames.monitor.warn(f"the frames are filtered one by one: {reason}")
-            given = self.spatial.denoise(frames)
-            return Denoised(given.parts, {**given.facts, "sequence": facts | {"reason": reason}})
+        weights = _weights(every.T @ sample)
+        basis, weights = every[:, weights > 0], weights[weights > 0]
+        facts = {"frames": len(together), "images": int(np.count_nonzero(weights >= 0.5))}
         # Of all frames, so that a part of them is treated like the whole.
-        brightest = together[int(sample[0].mean(axis=1).argmax())]
+        brightest = together[int(sample[0].sum(axis=1).argmax())]
         apart = [number for number in frames.numbers if number in frames.odd]
         end = 1 - len(apart) / len(frames.numbers)
         joint = replace(frames, monitor=frames.monitor.part(0.0, end))
         alone = replace(frames, numbers=apart, monitor=frames.monitor.part(end, 1.0))
-        parts = self._parts(joint, together, basis, brightest) if end > 0 else iter(())
+        parts: Iterator[FramePart] = iter(())
+        if end > 0:
+            parts = self._parts(
+                joint, together, basis, (basis * weights).astype(np.float32), brightest
+            )
         return Denoised(chain(parts, self.spatial.denoise(alone).parts), {"sequence": facts})
 
     def _parts(
-        self, frames: Frames, together: Sequence[int], basis: Floats, brightest: int
+        self,
+        frames: Frames,
+        together: Sequence[int],
+        basis: Floats,
+        back: Floats,
+        brightest: int,
     ) -> Iterator[FramePart]:
-        """Filter the images, and yield the frames that they make."""
-        images = self._filtered(frames, _images(frames, together, basis), brightest)
+        """Filter the images, and yield the frames that they make.
+
+        basis, back: from frames to images, and from images to frames, [T, image].
+        """
+        share = replace(frames, monitor=frames.monitor.part(0.0, _IMAGES_SHARE))
+        images = self._filtered(share, _images(frames, together, basis), brightest)
         start = frames.slices.start
         rows = {number: row for row, number in enumerate(together) if number in frames.numbers}
-        for slices in parts_of(start, frames.slices.stop):
+        mixed = _in_windows([frames.volumes[number] for number in together])
+        local = np.flatnonzero(mixed.any(axis=1)).tolist()
+        windows: Iterator[tuple[slice, Floats]]
+        if local:
+            seen = [frames.volumes[together[row]].voxels for row in local]
+            monitor = frames.monitor.part(_IMAGES_SHARE * frames.share, frames.share)
+            windows = denoised_in_windows(seen, frames.slices, monitor)
+            mixed = mixed[np.ix_(local, local)].astype(np.float32)
+        else:
+            windows = (
+                (part, np.empty(0, np.float32)) for part in parts_of(start, frames.slices.stop)
+            )
+        for slices, estimate in windows:
             of_part = images[:, slices.start - start : slices.stop - start]
-            voxels = np.tensordot(basis, of_part, 1)  # its rounding depends on the number of rows
+            voxels = np.tensordot(back, of_part, 1)  # its rounding depends on the number of rows
             let_go(images)
+            if local:
+                voxels[local] += np.tensordot(mixed, estimate - voxels[local], 1)
             for number, row in rows.items():
                 yield FramePart(number, slices, voxels[row])
 
@@ -174,22 +200,48 @@ def _basis(sample: Floats) -> Doubles:
     return basis * np.where(basis.sum(axis=0) < 0, -1.0, 1.0)
 
 
-def _kept(images: Floats) -> Mask:
-    """Mark the images with signal, of those in a sample [3, T, n]; the first is one, all if n = 0.
+def _weights(images: Floats) -> Doubles:
+    """Weight the images of a sample [3, T, n], in σ: 1 with signal, 0 with noise alone.
 
-    Voxels two apart have more in common there than in the weaker half of the images, which hold
-    noise. Their power alone is no measure: of few voxels, chance makes some images of noise strong.
+    Voxels two apart have more in common where there is signal than in the weaker half of the
+    images, which hold noise. Their power alone is no measure: of few voxels, chance makes some
+    images of noise strong. The first image has signal; all, if n is 0.
     """
     if images.shape[2] == 0:  # too few rows or columns to compare voxels
-        return np.ones(images.shape[1], bool)
+        return np.ones(images.shape[1])
     power = np.square(images[0]).mean(axis=1, dtype=np.float64)
     common = np.stack([(images[0] * each).mean(axis=1) for each in images[1:]]).mean(axis=0)
     weaker = common[len(common) // 2 :]
     middle = np.median(weaker)
     chance = MAD * np.median(np.abs(weaker - middle))
-    kept = (common > middle + max(_LEAST_COMMON, _CHANCE * chance)) | (power > _STRONG)
-    kept[0] = True
-    return np.asarray(kept)
+    evidence = np.maximum(
+        (common - middle) / max(_LEAST_COMMON, _CHANCE * chance), (power - 1) / (_STRONG - 1)
+    )
+    weights = np.clip((evidence - _UNSURE) / (1 - _UNSURE), 0.0, 1.0)
+    weights[0] = 1.0
+    return np.asarray(weights)
+
+
+def _in_windows(volumes: Sequence[Volume]) -> Doubles:
+    """Return the share of each frame that is taken from windows, [T, T].
+
+    Where directions are known, it is what a mean and a tensor do not explain of each shell: frames
+    of about one b-value. Without them it is a half.
+    """
+    gradients = [each for volume in volumes for each in volume.gradients]
+    if len(gradients) < len(volumes):
+        return 0.5 * np.eye(len(volumes))
+    b_values = np.array([each.b_value for each in gradients])
+    x, y, z = np.array([each.direction for each in gradients]).T
+    design = np.stack([np.ones_like(x), x * x, y * y, z * z, x * y, x * z, y * z], axis=1)
+    order = np.argsort(b_values, kind="stable")
+    ends = np.flatnonzero(np.diff(b_values[order]) > _SHELL_GAP * b_values[order][1:]) + 1
+    share = np.zeros((len(volumes), len(volumes)))
+    for shell in np.split(order, ends):
+        some = shell[design[shell, 1:].any(axis=1)]  # those with a direction
+        rest = np.eye(some.size) - design[some] @ np.linalg.pinv(design[some])
+        share[np.ix_(some, some)] = np.where(np.abs(rest) > _ROUNDING, rest, 0.0)
+    return share
 
 
 def _images(frames: Frames, numbers: Sequence[int], basis: Floats) -> Floats:

@@ -42,7 +42,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 if TYPE_CHECKING:
     from MedEnhanceLib.filters.regions import Air
 
-# Tuned on crops of open volumes beside BM4D. Measured again by Benchmarks/denoising.py. Halved or
+# Tuned on crops of open volumes beside BM4D. Measured again by Benchmarks/enhancement.py. Halved or
 # doubled in eight cases of MR and four of CT: 2.7 loses .4 to 1.9 dB, `keep` .04 to .5, `damp` .02
 # to .4 in the mean.
 #: The first stage: its threshold in σ (2.7 as in BM3D), and steps of its grid.

@@ -32,10 +32,7 @@ from MedEnhanceLib.slices.slice_plan import plan_slices, refuse_other_options
 
 #: Limits of every enhancer for CT, measured with planted lesions (docs/results.md): by default, and
 #: with `for_viewing`.
-CT_LIMIT = (
-    "noise of low frequency stays, as blobs that look like small faint lesions: compare with the "
-    "input"
-)
+CT_LIMIT = "small faint lesions lose a part of their contrast: compare with the input"
 VIEWING_LIMIT = "small faint lesions disappear in low-dose CT: do not look for them in the result"
 # Chosen on the runs that the lines name; no script repeats these counts.
 #: Change of tissue over σ from which more than noise was removed: a trusted σ is within 10 % of the
@@ -231,7 +228,7 @@ def _record_of(
     noise = result.measured.get("noise", {})
     is_changed = noise.get("changed", config.task != "slices")
     has_limit = result.volume.profile.is_projected and is_changed
-    limit = CT_LIMIT if noise.get("share_given_back", 0) else VIEWING_LIMIT
+    limit = CT_LIMIT if "ct_share" in noise else VIEWING_LIMIT
     facts = {
         "uncertainty": result.uncertainty_facts,
         "measured": result.measured,

@@ -14,7 +14,7 @@ import numpy as np
 from MedEnhanceLib.core.arrays import Array, Doubles, Floats
 from MedEnhanceLib.noise.tissue_blocks import AIR_MEAN
 
-# Chosen by hand; no table isolates it. Measured as a whole by Benchmarks/denoising.py.
+# Chosen by hand; no table isolates it. Measured as a whole by Benchmarks/enhancement.py.
 #: Means in σ: above the first the mean is inverted; from the second up to it, where the inverse is
 #: infinitely steep, a ramp is used.
 _RAMP_END, _RAMP_START = 1.7, 1.2

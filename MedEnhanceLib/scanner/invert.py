@@ -93,14 +93,12 @@ def invert(
         denoised: the scan without noise, float32 [K, J, I] in canonical order.
         scan: with noise, in the same order; MR or CT, as the scanner.
         sigma: of its noise.
-        without: steps that are left out.
+        without: steps that are left out, beside those of the scanner.
         monitor: may cancel.
     """
     is_absolute = scan.profile.is_absolute
-    steps = tuple(
-        step for step in STEPS
-        if step not in without and not (is_absolute and step in ("field", "curve"))
-    )  # fmt: skip
+    left_out = {*without, *scanner.without, *(("field", "curve") if is_absolute else ())}
+    steps = tuple(step for step in STEPS if step not in left_out)
     spacing = scan.geometry.spacing[::-1]
     noisy = scan.voxels.astype(np.float32)
     values = denoised if "noise" in steps else noisy

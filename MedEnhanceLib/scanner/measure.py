@@ -9,7 +9,8 @@ Then both pools together:
 2. Resolution: power along one axis at low frequencies of the others, less that of the noise. The
    high-quality pool gets the contrast of the scanner first, as steeper edges have more power.
 
-Intervals come from leaving out one volume at a time (jackknife).
+Intervals come from leaving out one volume at a time (jackknife), those of a transfer from its
+logarithm. Signs of what this model does not hold (`signs`) refuse its inversion.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ from MedEnhanceLib.noise.estimate import NoiseEstimate, noise_of
 from MedEnhanceLib.noise.rician import amplitude
 from MedEnhanceLib.noise.tissue_blocks import BLOCK
 from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.scanner import signs
 from MedEnhanceLib.scanner.scanner import (
-    AXES,
+    STEPS,
     Curve,
     Measured,
     Scanner,
@@ -61,6 +63,8 @@ _LEAST_SLOPE = 0.25
 #: .04 and more in brains of few patients and where the pools were divided by their fat (decision
 #: 0112).
 _ALIKE = 0.035
+#: Misfit of the power law from which the contrast is another one (decision 0123).
+_OTHER_CONTRAST = 0.065
 #: Passes of N4.
 PASSES = 3
 #: Frequencies of a resolution; share of them that the lowest ones are, whose transfer is 1.
@@ -72,6 +76,10 @@ _OTHERS = (0.06, 0.2)
 #: beyond, it falls off as a Gaussian, or faster where the scans show no more power than this share
 #: of the noise.
 _SIGNAL = 0.2
+#: Difference of the logarithms of MTF50 up to which rows and columns are taken together.
+_AS_SHARP = 0.2
+#: Least transfer and share of the noise where the spread of a transfer is measured.
+_FAINT, _FAINT_SIGNAL = 1e-3, 0.05
 #: Spacings that differ by less are the same.
 _ROUNDING = 1 + 1e-4
 #: Standard errors of an interval.
@@ -81,7 +89,7 @@ _OF_AIR = 2 - np.pi / 2
 
 
 @dataclass(frozen=True, eq=False)
-class _Examined:
+class Examined:
     """One volume as it is compared.
 
     Attributes:
@@ -89,6 +97,7 @@ class _Examined:
         voxels: without bias field; 1 is the 99th percentile of tissue, of CT a thousand HU.
         noise: of the volume; sigma: in the unit of `voxels`.
         field: standard deviation of its logarithm in tissue.
+        variation, echo, border, order: signs, as `signs` states them.
     """
 
     name: str
@@ -99,6 +108,10 @@ class _Examined:
     field: float
     warnings: list[str]
     is_absolute: bool
+    variation: float
+    echo: float
+    border: float
+    order: Doubles
 
     def soft(self) -> Floats:
         """Blur, and undo the bias of noise."""
@@ -106,7 +119,7 @@ class _Examined:
         is_biased = self.noise.rician and self.sigma > 0
         return amplitude(mean, np.full_like(mean, self.sigma)) if is_biased else mean
 
-    def behind(self, contrast: Curve) -> _Examined:
+    def behind(self, contrast: Curve) -> Examined:
         """Show it in the contrast of the scanner, without noise."""
         shown = contrast.at(self.voxels)
         scale = np.float32(scale_of(softened(shown, self.spacing)))
@@ -138,9 +151,9 @@ def scale_of(soft: Floats) -> float:
     return float(np.percentile(tissue, 99)) if tissue.size else 0.0
 
 
-def measure_scanner(
-    low_quality: Iterable[Volume], high_quality: Iterable[Volume], monitor: Monitor | None = None
-) -> Scanner:
+def measure_pools(
+    low_quality: Iterable[Volume], high_quality: Iterable[Volume], monitor: Monitor
+) -> tuple[Scanner, Sequence[Examined]]:
     """Measure how one source of volumes differs from another.
 
     A scan counts once; one that is in both pools, also under another name, in neither.
@@ -151,11 +164,11 @@ def measure_scanner(
         high_quality: those that they are compared with: same modality and body part, other
             patients.
         monitor: receives progress and warnings; may cancel.
+    Returns the scanner, not checked yet, and the volumes of high quality as they were compared.
     Raises InputError for fewer than three volumes, sequences, and pools of different modality.
     """
-    monitor = monitor or Monitor()
     count = length_hint(low_quality, ENOUGH) + length_hint(high_quality, ENOUGH)
-    low, good, shared = dict[bytes, _Examined](), dict[bytes, _Examined](), dict[bytes, str]()
+    low, good, shared = dict[bytes, Examined](), dict[bytes, Examined](), dict[bytes, str]()
     modalities, done = set[ModalityName](), 0
     for name, pool, volumes in (("low", low, low_quality), ("high", good, high_quality)):
         for volume in volumes:
@@ -168,7 +181,7 @@ def measure_scanner(
                 shared[digest] = f"{low[digest].name} and {volume.path.name}"
                 monitor.warn(f"{shared[digest]}: the same scan is in both pools: left out")
             else:
-                pool[digest] = pool.get(digest) or _look(volume, monitor)
+                pool[digest] = pool.get(digest) or examine(volume, monitor)
             done += 1
         sizes = {"low": len(low) - len(shared), name: len(pool)}
         name, size = min(sizes.items(), key=itemgetter(1))
@@ -184,10 +197,11 @@ def measure_scanner(
             f"the pools are of {' and '.join(sorted(modalities))}",
             "Give MR alone, or CT alone; state it with --modality.",
         )
-    return _compared(kept, [*good.values()], modalities.pop(), monitor)
+    kept_good = [*good.values()]
+    return compare(kept, kept_good, modalities.pop(), monitor), kept_good
 
 
-def _look(volume: Volume, monitor: Monitor) -> _Examined:
+def examine(volume: Volume, monitor: Monitor) -> Examined:
     """Measure one volume alone, in canonical order."""
     refuse_not_finite(volume)
     if min(volume.shape) < BLOCK or volume.voxels.max() <= 0:
@@ -204,13 +218,15 @@ def _look(volume: Volume, monitor: Monitor) -> _Examined:
         for side, most in zip(volume.shape, _PART, strict=True)
     )
     voxels = volume.voxels.astype(np.float32)
-    deviation, scale = 0.0, 1000.0
+    deviation, scale, order = 0.0, 1000.0, np.zeros(1)
     if not is_absolute:
         field = attend(partial(measure_bias_field, volume, passes=PASSES), monitor)[:]
         voxels /= field
         soft = softened(voxels, spacing)
-        deviation, scale = float(np.log(field[tissue_of(soft)]).std()), scale_of(soft)
-    return _Examined(
+        tissue = tissue_of(soft)
+        deviation, scale = float(np.log(field[tissue]).std()), scale_of(soft)
+        order = signs.order_of(soft, tissue, spacing)
+    return Examined(
         name=volume.path.name or "volume",
         spacing=spacing,
         voxels=voxels[center] / np.float32(scale),
@@ -219,15 +235,19 @@ def _look(volume: Volume, monitor: Monitor) -> _Examined:
         field=deviation,
         warnings=warnings,
         is_absolute=is_absolute,
+        variation=signs.variation_of(noise),
+        echo=signs.echo_of(volume.voxels),
+        border=signs.border_of(volume.voxels),
+        order=order,
     )
 
 
-def _compared(
-    low: Sequence[_Examined], good: Sequence[_Examined], modality: ModalityName, monitor: Monitor
+def compare(
+    low: Sequence[Examined], good: Sequence[Examined], modality: ModalityName, monitor: Monitor
 ) -> Scanner:
     """Compare the pools."""
     monitor.progress(_MEASURING, "comparing the pools")
-    contrast, misfit = (None, 0.0) if modality == "CT" else _contrast(low, good)
+    contrast, misfit, away = (None, 0.0, 0.0) if modality == "CT" else _contrast(low, good)
     transfers = _transfers(low, good, contrast, monitor.part(_MEASURING, 1.0))
     counts = Counter(warning for look in low for warning in look.warnings)
     few, warnings = min(len(low), len(good)), list[str]()
@@ -235,11 +255,12 @@ def _compared(
         warnings.append(f"a pool has {few} volumes: use {ENOUGH} or more")
     if misfit > _ALIKE:
         warnings.append(
-            "the pools differ in anatomy, so that contrast may be wrong: its curve is off by "
-            f"{100 * misfit:.1f} %, and by {100 * _ALIKE:g} % at most where anatomy is alike"
+            "The two folders show different anatomy; the contrast curve may be off by "
+            f"{100 * misfit:.1f} % ({100 * _ALIKE:g} % would be normal for matching anatomy)."
         )
-    for warning in warnings:
-        monitor.warn(warning)
+    refusals = _refusals(low, good, away)
+    if refusals and contrast:
+        transfers = transfers if refusals[0] != _OTHER else [_unknown(each) for each in transfers]
     return Scanner(
         modality=modality,
         low_quality=_pool(low),
@@ -249,12 +270,55 @@ def _compared(
         contrast=contrast,
         misfit=misfit,
         artifacts=tuple(f"{text} ({n} of {len(low)})" for text, n in counts.most_common()),
-        warnings=tuple(warnings),
-        **dict(zip(AXES, transfers, strict=True)),
+        warnings=(*warnings, *refusals),
+        without=STEPS if refusals else (),
+        slices=transfers[0],
+        rows=transfers[1],
+        columns=transfers[2],
     )
 
 
-def _pool(looks: Sequence[_Examined]) -> VolumePool:
+_OTHER = (
+    "The contrast of the low-quality folder is not a monotone function of that of the high-quality "
+    "folder, or their anatomy differs; nothing is inverted. Use volumes of the same sequence; "
+    "--correct-bias-field alone needs no scanner."
+)
+
+
+def _refusals(low: Sequence[Examined], good: Sequence[Examined], away: float) -> list[str]:
+    """Say why nothing can be inverted; away: misfit of the power law."""
+    refusals = list[str]()
+    orders = (np.array([look.order for look in pool]) for pool in (low, good))
+    if away > _OTHER_CONTRAST or signs.order_differs(*orders) > signs.OTHER_ORDER:
+        refusals.append(_OTHER)
+    variation = float(np.median([look.variation for look in low]))
+    if variation > signs.VARIES:
+        refusals.append(
+            f"The noise of the low-quality folder varies within volumes, by {variation:.1f} times; "
+            "a scanner is measured with even noise, so nothing is inverted."
+        )
+    echo, usual = (float(np.median([look.echo for look in pool])) for pool in (low, good))
+    if echo > max(signs.ECHO, signs.OVER_GOOD * usual):
+        refusals.append(
+            f"Volumes of the low-quality folder show ghosts or aliasing: a shifted copy of "
+            f"{100 * echo:.0f} % lies over them; nothing is inverted."
+        )
+    borders = np.array([look.border for look in low])
+    if np.isfinite(borders).mean() > 0.5 and np.nanmedian(borders) < signs.WRAPS:
+        refusals.append(
+            "Volumes of the low-quality folder wrap around: tissue that leaves them on one side "
+            "lies over the other side; nothing is inverted."
+        )
+    return refusals
+
+
+def _unknown(curve: Curve) -> Curve:
+    """Return a transfer of which nothing is known."""
+    count = len(curve.places)
+    return replace(curve, low=(0.0,) * count, high=(1.0,) * count)
+
+
+def _pool(looks: Sequence[Examined]) -> VolumePool:
     """Describe a pool."""
     unit = 1000 if looks[0].is_absolute else 1
     noise, field = [unit * look.sigma for look in looks], [look.field for look in looks]
@@ -267,23 +331,25 @@ def _pool(looks: Sequence[_Examined]) -> VolumePool:
     )
 
 
-def _contrast(low: Sequence[_Examined], good: Sequence[_Examined]) -> tuple[Curve, float]:
+def _contrast(low: Sequence[Examined], good: Sequence[Examined]) -> tuple[Curve, float, float]:
     """Fit the curve to quantiles of both pools, as one through them would follow the patients.
 
     A blur before a curve is not a blur after it. How much that changes the fit is known from the
     good pool behind the first curve, and taken off.
 
-    Returns it, and its misfit, as `_misfit`.
+    Returns it, its misfit, as `_misfit`, and that of the power law alone.
     """
     shown, intensities = _quantiles_of(low), _quantiles_of(good)
     value, spread = _jackknife(_fitted, shown, intensities)
     first = _curve(_INTENSITIES, value, spread)
     change = _fitted(_quantiles_of([look.behind(first) for look in good]), intensities) - value
     curve = _curve(_INTENSITIES, _ascending(value - change), spread)
-    return curve, _misfit(shown.mean(0), intensities.mean(0))
+    x, y = intensities.mean(0), shown.mean(0)
+    away = float(np.sqrt(np.mean(np.square(np.interp(x, _INTENSITIES, value) - y))))
+    return curve, _misfit(y, x), away
 
 
-def _quantiles_of(looks: Sequence[_Examined]) -> Doubles:
+def _quantiles_of(looks: Sequence[Examined]) -> Doubles:
     """Return the quantiles of the tissue of each volume, [volumes, quantiles]."""
     return np.array([np.quantile(look.tissue(), _QUANTILES) for look in looks])
 
@@ -318,7 +384,7 @@ def _ascending(curve: Doubles) -> Doubles:
 
 
 def _transfers(
-    low: Sequence[_Examined], good: Sequence[_Examined], shown: Curve | None, monitor: Monitor
+    low: Sequence[Examined], good: Sequence[Examined], shown: Curve | None, monitor: Monitor
 ) -> list[Curve]:
     """Compare power along each axis; rows and columns are taken together where they agree."""
     spacing = np.median([look.spacing for look in low], axis=0)
@@ -335,13 +401,52 @@ def _transfers(
 
     def compared(axis: int, *axes: int) -> Curve:
         pools = (np.moveaxis(pool[list(axes)], 0, 1) for pool in (scans, goods))
-        value, spread = _jackknife(_transfer, *pools)
-        return _curve(places[axis], value, spread, highest=1)
+        return _transfer_curve(places[axis], *pools)
 
     slices, rows, columns = (compared(axis, axis) for axis in range(3))
-    if max(rows.half.low, columns.half.low) < min(rows.half.high, columns.half.high):
+    if abs(np.log(rows.half.value / columns.half.value)) < _AS_SHARP:
         rows, columns = compared(1, 1, 2), compared(2, 1, 2)
     return [slices, rows, columns]
+
+
+def _transfer_curve(places: Doubles, low: Doubles, good: Doubles) -> Curve:
+    """Compare the power of two pools, with an interval of the logarithm of the transfer.
+
+    `_transfer` is clipped, which would hide how much pools differ: the spread is that of what is
+    not. Beyond the first frequency that noise hides, the lower end is 0.
+
+    places: frequencies. low, good: as `_transfer` takes them.
+    """
+    values = _transfer(low, good)
+    raw, spread = _jackknife(_log_transfer, low, good)
+    spread = spread * _student(min(len(low), len(good)) - 1) / _WIDTH
+    lower = values * np.exp(-spread)
+    lower[np.logical_or.accumulate(~_is_shown(low).all(0))] = 0
+    upper = np.maximum(np.log(np.maximum(values, _FAINT)), np.minimum(raw, 0)) + spread
+    ends = (np.minimum.accumulate(np.minimum(line, 1)) for line in (lower, np.exp(upper)))
+    return _as_curve(places, values, *ends)
+
+
+def _log_transfer(low: Doubles, good: Doubles) -> Doubles:
+    """Return the logarithm of the transfer as it is measured, also above 1 and rising."""
+    signal, noise = np.moveaxis(np.nanmean(low, 0), -1, 0)
+    reference = np.maximum(np.nanmean(good[..., 0], 0), 1e-12)
+    transfer = np.sqrt(np.maximum(signal, _FAINT_SIGNAL * noise) / reference).mean(0)
+    level = transfer[: max(1, round(_LOWEST * len(transfer)))].mean()
+    return np.asarray(np.log(np.maximum(transfer / level, _FAINT)))
+
+
+def _is_shown(low: Doubles) -> Mask:
+    """Mark the frequencies that noise does not hide, [axes, frequencies]."""
+    signal, noise = np.moveaxis(np.nanmean(low, 0), -1, 0)
+    return np.asarray(signal >= _SIGNAL * (signal + noise))
+
+
+def _student(degrees: int) -> float:
+    """Return Student's quantile for the normal one of intervals (Cornish and Fisher's series)."""
+    z = _WIDTH
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    return z + (z**3 + z) / 4 / degrees + second / degrees**2
 
 
 def _transfer(low: Doubles, good: Doubles) -> Doubles:
@@ -357,7 +462,7 @@ def _transfer(low: Doubles, good: Doubles) -> Doubles:
     level = transfer[: max(1, round(_LOWEST * len(transfer)))].mean()
     transfer = np.minimum.accumulate(np.minimum(transfer / level, 1))
     most = np.sqrt((np.maximum(signal, 0) + _SIGNAL * noise) / reference).mean(0) / level
-    is_hidden = (signal < _SIGNAL * (signal + noise)).any(0) | (transfer <= 0)
+    is_hidden = ~_is_shown(low).all(0) | (transfer <= 0)
     first = int(np.argmax(is_hidden)) if is_hidden.any() else len(transfer)
     if 0 < first < len(transfer):
         place = (np.arange(len(transfer)) + 1) / first
@@ -366,7 +471,7 @@ def _transfer(low: Doubles, good: Doubles) -> Doubles:
     return transfer
 
 
-def _powers(look: _Examined, places: Sequence[Doubles], shown: Curve | None) -> list[Doubles]:
+def _powers(look: Examined, places: Sequence[Doubles], shown: Curve | None) -> list[Doubles]:
     """Measure power along each axis, [frequencies, 2], as `_transfer` takes it."""
     voxels = look.voxels if shown is None else shown.at(look.voxels)
     sides = [np.hanning(side + 2)[1:-1].astype(np.float32) for side in voxels.shape]
@@ -397,10 +502,14 @@ def _powers(look: _Examined, places: Sequence[Doubles], shown: Curve | None) -> 
     return powers
 
 
-def _curve(places: Doubles, values: Doubles, spread: Doubles, highest: float = 1e6) -> Curve:
-    ends = np.clip([values - spread, values + spread], 0, highest)
-    lines = (tuple(line.tolist()) for line in (places, values, *ends))
-    return Curve(**dict(zip(("places", "values", "low", "high"), lines, strict=True)))
+def _curve(places: Doubles, values: Doubles, spread: Doubles) -> Curve:
+    return _as_curve(places, values, *np.maximum([values - spread, values + spread], 0))
+
+
+def _as_curve(*lines: Doubles) -> Curve:
+    """Make a curve of places, values, and both ends of their intervals."""
+    places, values, low, high = (tuple(line.tolist()) for line in lines)
+    return Curve(places=places, values=values, low=low, high=high)
 
 
 def _mean(values: Sequence[float]) -> Measured:

@@ -51,18 +51,32 @@ def write_scanner_page(
 
 
 def summary_of(scanner: Scanner) -> str:
-    """Say in one sentence how the pools differ, with intervals."""
+    """Say in some sentences how the pools differ, with intervals, and what an inversion gains."""
     low, good = scanner.low_quality, scanner.high_quality
-    unit = " HU" if scanner.contrast is None else " of bright tissue"
-    halves = ", ".join(
-        f"{_shown(curve.half) if min(curve.values) < 0.5 else f'> {curve.places[-1]:.3g}'} ({axis})"
-        for axis, curve in zip(AXES, scanner.axes, strict=True)
+    unit = " HU" if scanner.modality == "CT" else " of bright tissue"
+    sharpness = ", ".join(
+        f"{_sharpness(curve)} ({axis})" for axis, curve in zip(AXES, scanner.axes, strict=True)
     )
+    gain = "" if scanner.gain is None else (
+        f" Inverting it gains {scanner.gain.median:+.1f} dB over enhance in "
+        f"{scanner.gain.volumes} simulated scans (worst {scanner.gain.worst:+.1f})."
+    )  # fmt: skip
     return (
         f"{len(low.files)} volumes against {len(good.files)}: noise {_shown(low.noise)}{unit} "
-        f"against {_shown(good.noise)}; half of the contrast is left at {halves} cycles/mm; bias "
-        f"field (SD of its logarithm) {_shown(low.field)} against {_shown(good.field)}."
+        f"against {_shown(good.noise)}; MTF50: {sharpness}; bias field (SD of its logarithm) "
+        f"{_shown(low.field)} against {_shown(good.field)}.{gain}"
     )
+
+
+def _sharpness(curve: Curve) -> str:
+    """State MTF50 with its interval, or the end of it that the pools show."""
+    half = curve.half
+    is_low, is_high = half.low <= curve.places[0], half.high >= curve.places[-1]
+    if is_low and is_high:
+        return "not measurable here"
+    if is_high:
+        return f"above {half.low:.3g} cycles/mm"
+    return f"below {half.high:.3g} cycles/mm" if is_low else f"{_shown(half)} cycles/mm"
 
 
 def _shown(figure: Measured) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from MedEnhanceLib.io.json_input import read_json
 AXES = ("slices", "rows", "columns")
 _Number = Annotated[float, About(low=0, high=1e6)]
 _Numbers = Annotated[tuple[float, ...], About(low=0, high=1e6, items=(2, 1000))]
+#: What an inversion undoes beside noise, in order.
+Step = Literal["field", "resolution", "curve"]
+STEPS: tuple[Step, ...] = ("field", "resolution", "curve")
 _MEASURE = "Measure it: medenhance scanner LOW/ --high-quality GOOD/ --out page/"
 
 
@@ -29,6 +32,15 @@ class Measured(Options):
     value: _Number
     low: _Number
     high: _Number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gain(Options):
+    """What an inversion gains over removing noise alone, in dB, in simulated scans."""
+
+    median: Annotated[float, About(low=-1e6, high=1e6)]
+    worst: Annotated[float, About(low=-1e6, high=1e6)]
+    volumes: Annotated[int, About(low=1, high=100_000)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +61,11 @@ class Curve(Options):
 
     @property
     def half(self) -> Measured:
-        """The place at which half is left, the last one if more is: MTF50 of a transfer."""
+        """The place at which half is left: MTF50 of a transfer.
+
+        An end of the interval at the last place means there or beyond; at the first, there or
+        below. Where it goes from the first to the last place, the pools do not show it.
+        """
         lines = (self.values, self.low, self.high)
         value, low, high = (float(np.interp(-0.5, -np.array(line), self.places)) for line in lines)
         return Measured(value=value, low=low, high=high)
@@ -101,6 +117,8 @@ class Scanner(Options):
             percentile of tissue, without bias field; None for CT, whose units are fixed.
         misfit: of a smooth curve (RMS), as a share of the 99th percentile; large where the anatomy
             of the pools differs.
+        gain: of the inversion, without the steps that are left out; None where it was not checked.
+        without: steps that are not inverted.
         artifacts: what inspection finds unusual, with the number of volumes.
         warnings: reasons not to rely on the measurement.
     """
@@ -115,6 +133,8 @@ class Scanner(Options):
     columns: Curve
     contrast: Curve | None = option(None)
     misfit: Annotated[float, About(low=0, high=1e6)] = option(0.0)
+    gain: Gain | None = option(None)
+    without: tuple[Step, ...] = option(())
     artifacts: tuple[str, ...] = option(())
     warnings: tuple[str, ...] = option(())
 
@@ -137,6 +157,17 @@ class Scanner(Options):
         except (ValueError, ConfigError) as cause:
             fault = str(cause).splitlines()[0]
             raise InputError(f"{path.name}: not a measured scanner: {fault}", _MEASURE) from cause
+
+    @property
+    def inverted(self) -> tuple[Step, ...]:
+        """The steps of its inversion beside noise."""
+        held = STEPS if self.contrast else STEPS[1:2]
+        return tuple(step for step in held if step not in self.without)
+
+    @property
+    def applies(self) -> bool:
+        """Whether anything is inverted."""
+        return bool(self.inverted)
 
     @property
     def axes(self) -> tuple[Curve, Curve, Curve]:

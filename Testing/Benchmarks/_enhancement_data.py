@@ -1,30 +1,27 @@
-"""What enhancement is measured on: held-out subjects and the damage that is done to them.
+"""What enhancement is measured on: volumes and the damage that is done to them.
 
 Slabs are cropped to the body, because BM4D takes minutes per million voxels and air has no signal.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from _common import REPOSITORY
-from _enhancement_peers import bm4d_ct
 
 from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degradation.pipeline import LowDose, Rician, standard_composite
+from MedEnhanceLib.degradation.pipeline import LowDose, Rician
 from MedEnhanceLib.io import load
 from MedEnhanceLib.runtime.resources import resource_folder
 
@@ -39,11 +36,8 @@ ELECTRONIC_PHOTONS = 5.0
 KEPT_RESULTS = REPOSITORY / "runs" / "enhancement-results"
 TEMPLATE = "sample template"
 MR_SUBJECTS = ("mr/open_ms/C07/T1.nii.gz", "mr/studyforrest/T1.nii.gz")
-STARVED = "ct/abdomen/CT.nii.gz"
-CT_SUBJECTS = (STARVED, "ct/sts/STS_013/CT.nii.gz", "ct/sts/STS_037/CT.nii.gz")
+CT_SUBJECTS = ("ct/abdomen/CT.nii.gz", "ct/sts/STS_013/CT.nii.gz", "ct/sts/STS_037/CT.nii.gz")
 _MARGIN = 8
-#: Ends the name of a reference that BM4D cleaned: the noise of its own punishes whoever removes it.
-CLEANED = ", cleaned"
 #: Side of the middle that is measured of a CT, in pixels.
 _CT_SIDE = 160
 
@@ -79,14 +73,12 @@ class Case:
     """One kind of damage.
 
     damage: (volume, seed) → damaged volume. planted: lesions are planted and looked for here.
-    shaded: N4 has something to do. noise: of damage that is white noise alone, its σ as a share of
-    the robust maximum.
+    noise: of damage that is white noise alone, its σ as a share of the robust maximum.
     """
 
     name: str
     damage: Callable[[Volume, int], Volume]
     planted: bool = False
-    shaded: bool = False
     noise: float | None = None
 
 
@@ -97,7 +89,6 @@ def _by(kind: Callable[[int], Any]) -> Callable[[Volume, int], Volume]:
 CASES: dict[str, tuple[Case, ...]] = {
     "MR": (
         Case("Rician 10 %", _by(partial(Rician, 0.10)), planted=True, noise=0.10),
-        Case("composite", _by(standard_composite), shaded=True),
         Case("Rician 3 %", _by(partial(Rician, 0.03)), noise=0.03),
         Case("Rician 5 %", _by(partial(Rician, 0.05)), noise=0.05),
         Case("Rician 15 %", _by(partial(Rician, 0.15)), noise=0.15),
@@ -111,11 +102,9 @@ CASES: dict[str, tuple[Case, ...]] = {
 
 
 def subject_names(data: Path) -> list[str]:
-    """The held-out volumes; without the open volumes beside the project, the sample alone."""
+    """The volumes; without the open volumes beside the project, the sample alone."""
     names = [TEMPLATE, *MR_SUBJECTS, *CT_SUBJECTS]
-    names = [name for name in names if name == TEMPLATE or (data / name).is_file()]
-    noisy = [name for name in names if modality_of(name) == "CT" and name != STARVED]
-    return [*names, *(name + CLEANED for name in noisy if find_spec("bm4d"))]
+    return [name for name in names if name == TEMPLATE or (data / name).is_file()]
 
 
 def modality_of(name: str) -> str:
@@ -125,10 +114,6 @@ def modality_of(name: str) -> str:
 @lru_cache(maxsize=8)
 def subject(name: str, data: Path, slices: int) -> Subject:
     """The central slices of a subject, cropped to the body; all slices where `slices` is 0."""
-    if name.endswith(CLEANED):
-        noisy = subject(name.removesuffix(CLEANED), data, slices).whole
-        assert noisy is not None
-        return ct_subject(name, bm4d_ct(noisy))
     volume = sample_volume() if name == TEMPLATE else load(data / name, modality=modality_of(name))
     lesion = (data / name).with_name("lesion.nii.gz")
     marked = load(lesion, modality="SEG") if lesion.is_file() else None
@@ -189,17 +174,6 @@ def cropped(volume: Volume, box: Box) -> Volume:
         geometry=volume.geometry.cropped(start),
         history=(),
     )
-
-
-def refuse_trained(names: list[str]) -> None:
-    """Stop if the recipe of an enhancer that ships trains on what is measured here."""
-    for name in {name.removesuffix(CLEANED) for name in names}:
-        recipe = REPOSITORY / "docs" / "recipes" / f"{modality_of(name).lower()}.json"
-        fields = json.loads(recipe.read_text())
-        learned = [*fields["high_quality"], *fields.get("examinations", ())]
-        left_out = any(name.startswith(place) for place in fields.get("leave_out", ()))
-        if not left_out and any(fnmatch.fnmatch(name, pattern) for pattern in learned):
-            raise SystemExit(f"{recipe.name} trains on {name}, which is measured here")
 
 
 def fingerprint(volume: Volume) -> str:

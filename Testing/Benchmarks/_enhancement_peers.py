@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.core.imaging import gaussian_blur
@@ -17,6 +18,8 @@ Floats = npt.NDArray[np.float32]
 _MAD_TO_SIGMA = 1 / 0.6745
 #: CT noise is correlated, so that diagonal differences see less of it; measured on STS_012.
 _CT_DIAGONAL_SHARE = 0.65
+#: Slices between which noise is independent, and pixels over which a window rises.
+_APART, _RISE = 3, 12.0
 
 
 def nlm_mr(volume: Volume, *, rician: bool = True) -> Volume:
@@ -57,6 +60,40 @@ def bm4d_ct(volume: Volume) -> Volume:
     return volume.with_voxels(_bm4d(noisy / sigma, psd) * sigma)
 
 
+def bm4d_measured(volume: Volume, where: npt.NDArray[np.bool_]) -> Volume:
+    """BM4D of CT with the spectrum of the noise measured in even tissue of the scan itself.
+
+    Slices `_APART` apart share the phantom and no noise: their differences have its spectrum in
+    plane; those of nearer ones say how much noise neighbors share.
+
+    Args:
+        volume: CT.
+        where: [J, I], one material in every slice.
+    """
+    noisy = volume.voxels.astype(np.float32)
+    power = [np.square(noisy[n:] - noisy[:-n])[:, where].mean() for n in range(1, _APART + 1)]
+    shared = [1 - float(each) / float(power[-1]) for each in power[:-1]]
+    # Differences of neighbors have less power than the noise.
+    sigma = ct_noise_map(noisy) / np.float32(max(0.1, 1 - shared[0]) ** 0.5)
+    turns = 2 * np.pi * np.fft.fftfreq(len(noisy))
+    along = 1 + sum(2 * each * np.cos(n * turns) for n, each in enumerate(shared, 1))
+    plane = spectrum_between_slices(noisy / sigma, where)
+    psd = np.maximum(along, 0.05)[:, None, None] * gaussian_filter(plane, 2.0, mode="wrap")
+    return volume.with_voxels(_bm4d(noisy / sigma, psd / psd.mean() * noisy.size) * sigma)
+
+
+def spectrum_between_slices(
+    voxels: Floats, where: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """Power of the noise in a material at the frequencies of a slice, [J, I]; where: [J, I]."""
+    depth = distance_transform_edt(np.pad(where, 1))[1:-1, 1:-1]
+    rise = np.clip(depth / _RISE, 0, 1)
+    noise = voxels[_APART:] - voxels[:-_APART]
+    noise = (noise - noise[:, where].mean(1)[:, None, None]) * rise**2 * (3 - 2 * rise)
+    power: npt.NDArray[np.float64] = np.square(np.abs(np.fft.fft2(noise))).mean(axis=0)
+    return power
+
+
 def _bm4d(voxels: Floats, noise: float | npt.NDArray[np.float64]) -> Floats:
     import bm4d
 
@@ -94,8 +131,6 @@ def ct_spectrum(shape: tuple[int, int], spacing: tuple[float, ...]) -> npt.NDArr
 
 def ct_noise_map(voxels: Floats) -> Floats:
     """σ of the noise between slices around each voxel, smooth over 12 pixels and 4 slices."""
-    from scipy.ndimage import gaussian_filter
-
     sigma = _ct_noise(voxels)
     if len(voxels) < 2:
         return np.full(voxels.shape, sigma, np.float32)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from _common import QUICK, SHARED_DATA
 from _enhancement_lesions import Lesion
+from _observers import RADIUS_MM
 from scipy import ndimage
 
 from MedEnhanceLib.core.geometry import Geometry
@@ -33,12 +34,14 @@ _APART = 3
 _WINDOW = 8.0
 #: Standard deviation in pixels of the edge of what is planted: as sharp as soft kernels show it.
 _BLUR = 0.7
-#: Radius and height of planted discs, distance of their centers, in mm.
-_RADII_MM, _HEIGHT_MM, _DISTANCE_MM = (2.0, 4.5), 4.0, 13.0
+#: Heights of discs, distance of their centers, in mm.
+HEIGHTS_MM, _DISTANCE_MM = (6.0, 10.0), 13.0
+#: Share of a slice from which a disc is looked for in it.
+_FILLED = 0.5
 #: Discs in a layer of slices.
 _DISCS = 6 if QUICK else 24
-#: Contrast of discs in standard deviations of what the observer reads without one.
-_VISIBLE = (0.8, 2.6)
+#: Contrast of discs in standard deviations of the mean of the noise in one.
+_VISIBLE = 2.4
 #: HU of the cylinders whose edges are measured.
 EDGES = (300.0, 30.0, 10.0)
 _LARGEST_MM = 12.0
@@ -151,42 +154,43 @@ def _quadratic(image: Floats, where: Mask) -> Floats:
 # --- what is planted ------------------------------------------------------------------------------
 
 
-def discs(scan: Scan, read: Any, seed: int) -> tuple[Floats, list[Lesion]]:
-    """Faint discs in the tissue: what they add to the slab, [K, J, I], and each of them.
+def discs(scan: Scan, height_mm: float, seed: int) -> tuple[Floats, list[Lesion]]:
+    """Faint discs of one size in the tissue: what they add to the slab, and each that is seen.
+
+    Half of them are dark. They begin anywhere between slices, and fill some in part. They are
+    looked for in each slice of which they fill more than half.
 
     Args:
         scan: that they are for.
-        read: of an observer, (voxels, lesion): contrasts are multiples of what it reads in noise.
-        seed: of places, radii and contrasts.
+        height_mm: along the axis.
+        seed: of places and signs.
     """
     rng, (across, _, along) = np.random.default_rng(seed), scan.spacing
-    height = max(1, round(_HEIGHT_MM / along))
-    reach = int(np.ceil(_RADII_MM[1] / across)) + 3
+    depth, height = len(scan.truth), height_mm / along
+    slices = min(depth, int(np.ceil(height - 0.1)))
+    reach = int(np.ceil(RADIUS_MM / across)) + 3
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1] * across
-    # Discs and the ring that they are compared with lie in tissue.
+    disc = ndimage.gaussian_filter((np.hypot(y, x) < RADIUS_MM).astype(np.float32), _BLUR)
+    mean = ndimage.correlate(scan.noise, disc[None] / disc.sum())[:, scan.tissue]
+    contrast = _VISIBLE * float(mean.std())
+    # Discs and what is around them lie in tissue.
     room = np.argwhere(ndimage.binary_erosion(scan.tissue, iterations=round(6 / across)))
-    drawn = []
-    for first in range(0, len(scan.truth) - height + 1, height):
+    added, lesions = np.zeros(scan.truth.shape, np.float32), []
+    for first in range(0, depth - slices + 1, slices):
         centers, left = [], rng.permutation(room)
         while len(left) and len(centers) < _DISCS:
             centers.append(left[0])
             left = left[np.hypot(*(left - left[0]).T) * across > _DISTANCE_MM]
         for j, i in centers:
-            disc = (np.hypot(y, x) < rng.uniform(*_RADII_MM)).astype(np.float32)
-            disc = ndimage.gaussian_filter(disc, _BLUR)
-            disc[disc < 0.02] = 0
-            rows, columns = np.flatnonzero(disc.any(1)), np.flatnonzero(disc.any(0))
-            top, start = j - reach + rows[0], i - reach + columns[0]
-            share = disc[np.ix_(rows, columns)]
-            where = (slice(first, first + height), slice(top, top + len(rows)),
-                     slice(start, start + len(columns)))  # fmt: skip
-            drawn.append((where, np.repeat(share[None], height, axis=0)))
-    unit = float(np.std([read(scan.noise, Lesion(*entry, 1.0)) for entry in drawn]))
-    added, lesions = np.zeros(scan.truth.shape, np.float32), []
-    for where, share in drawn:
-        contrast = float(rng.choice((-1, 1)) * rng.uniform(*_VISIBLE) * unit)
-        lesions.append(Lesion(where, share, contrast))
-        added[where] += share * np.float32(contrast)
+            sign, begin = rng.choice((-1, 1)), rng.uniform(0, max(0, slices - height))
+            ends = begin + height - np.arange(slices), begin - np.arange(slices)
+            filled = np.clip(ends[0], 0, 1) - np.clip(ends[1], 0, 1)
+            box = slice(j - reach, j + reach + 1), slice(i - reach, i + reach + 1)
+            for k, share in enumerate(filled, first):
+                added[k][box] += disc * np.float32(share * sign * contrast)
+                if share > _FILLED:
+                    seen = float(share * sign * contrast)
+                    lesions.append(Lesion((slice(k, k + 1), *box), disc[None], seen))
     return added, lesions
 
 

@@ -22,7 +22,7 @@ from MedEnhanceLib.noise.rician import rician_noise
 Function = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 UNIT = 1000.0
 #: Most slices, rows and columns around the center.
-_SLAB = (32, 224, 224)
+_SLAB, DRAWN_SLAB = (32, 224, 224), (24, 144, 144)
 _TISSUE, _TISSUE_HU, _MARGIN = 0.06, -500.0, 8
 #: Of planted lesions: radii and distance in mm, number, and contrast in MR and CT.
 _RADII, _APART_MM, _LESIONS = (4.0, 9.0), 24.0, 12
@@ -38,6 +38,9 @@ class Simulated:
         noise: σ; of CT in HU with the spectrum of a sharper kernel, of MR Rician.
         curve: of intensities in MR, 0 to 1.
         field: standard deviation of the logarithm of the bias field.
+        fault: "varying noise", "alias", "wrap", "warp", or "" for none; its strength depends on
+            `number`.
+        number: of what is drawn for the fault.
     """
 
     modality: str
@@ -45,21 +48,63 @@ class Simulated:
     noise: float
     curve: Function | None = None
     field: float = 0.0
+    fault: str = ""
+    number: int = 0
+
+    def on_grid_of_scans(self, volume: Volume) -> Volume:
+        """Crop a volume to the field of view of its scan, which is smaller where it wraps."""
+        outside = self._outside(volume.shape[1])
+        return volume.crop(j=slice(outside, -outside)).compact() if outside else volume
+
+    def _outside(self, rows: int) -> int:
+        share = np.random.default_rng((self.number, 4)).uniform(0.05, 0.12)
+        return round(share * rows) if self.fault == "wrap" else 0
 
     def scan(self, volume: Volume, seed: int, added: Floats | float = 0.0) -> Volume:
         """Scan a volume to which lesions were added."""
         rng, spacing = np.random.default_rng(seed), volume.geometry.spacing[::-1]
+        fault = np.random.default_rng((self.number, 3))
         values = volume.voxels + np.float32(added)
+        if self.fault == "warp":
+            values = _warped(values, spacing, fault)
         if self.curve:
             values = self.curve(np.maximum(values, 0) / UNIT)
             values *= _field(values.shape, self.field, rng)
         values = _filtered(values, spacing, self.transfers)
-        if self.curve:
+        if self.fault == "alias":
+            shift = round(values.shape[1] / fault.integers(2, 4))
+            values += np.float32(fault.uniform(0.12, 0.3)) * np.roll(values, shift, axis=1)
+        if outside := self._outside(values.shape[1]):
+            inner = values[:, outside:-outside].copy()
+            inner[:, -outside:] += values[:, :outside]
+            inner[:, :outside] += values[:, -outside:]
+            values, volume = inner, self.on_grid_of_scans(volume)
+        if self.fault == "varying noise":
+            rows, columns = (np.linspace(-1, 1, side) for side in values.shape[1:])
+            distance = fault.choice([np.hypot(rows[:, None], columns), rows[:, None] + 0 * columns])
+            level = self.noise * (1 + fault.uniform(1, 3) * np.clip(1 - distance, 0, 2) / 1.5)
+            first, second = rng.standard_normal((2, *values.shape))
+            values = UNIT * np.hypot(values + level * first, level * second)
+        elif self.curve:
             values = UNIT * rician_noise(values, self.noise, rng)
         else:
             noise = _filtered(rng.standard_normal(values.shape), spacing, _SHARP)
             values += self.noise / noise.std() * noise
         return volume.with_voxels(np.round(values).astype(np.float32))
+
+
+def _warped(values: Floats, spacing: Sequence[float], rng: np.random.Generator) -> Floats:
+    """Shift each slice smoothly within its plane, by 3 to 6 mm at most."""
+    from scipy.ndimage import map_coordinates
+
+    rows, columns = (np.linspace(-1, 1, side) for side in values.shape[1:])
+    amount, places = rng.uniform(3, 6), np.indices(values.shape[1:])
+    shifts = [
+        amount / mm * np.sin(np.pi * (rng.uniform(-1, 1) * rows[:, None] + rng.uniform() * columns))
+        for mm in spacing[1:]
+    ]
+    at = [place + shift for place, shift in zip(places, shifts, strict=True)]
+    return np.stack([map_coordinates(each, at, order=1, mode="nearest") for each in values])
 
 
 def _filtered(values: Floats, spacing: Sequence[float], transfers: Sequence[Function]) -> Floats:
@@ -124,23 +169,107 @@ def pools_of(name: str) -> tuple[list[str], list[str]]:
     return names[1::2], names[::2]
 
 
+#: What is drawn: a fault or "none", the anatomy, how many, and whether a result is judged.
+_DRAWN = (
+    ("none", "limbs and trunks", 20, False), ("none", "brains", 3, False),
+    ("not monotone", "limbs and trunks", 6, False), ("not monotone", "brains", 4, False),
+    ("varying noise", "limbs and trunks", 3, True), ("alias", "limbs and trunks", 2, True),
+    ("wrap", "limbs and trunks", 2, True), ("warp", "limbs and trunks", 3, True),
+)  # fmt: skip
+#: Contrasts that are not monotone: as T2 beside T1, a fold in the middle, a tent, a dark fold.
+_NOT_MONOTONE = (
+    ((0, 0.12, 0.5, 1, 2), (0, 1, 0.6, 0.2, 0.1)),
+    ((0, 0.3, 0.5, 0.75, 1, 2), (0, 0.35, 0.85, 0.4, 1, 2)),
+    ((0, 0.5, 1, 2), (0, 1, 0.25, 0.1)), ((0, 0.25, 0.6, 1, 2), (0, 0.8, 0.3, 1, 2)),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """A scanner that is drawn, and the patients of its pools, of whom none is in two.
+
+    Attributes:
+        rest: patients of neither pool, whose scans are judged.
+    """
+
+    name: str
+    kind: str
+    anatomy: str
+    scanner: Simulated
+    low: list[str]
+    good: list[str]
+    rest: list[str]
+    is_judged: bool
+
+
+def draws(is_quick: bool) -> list[Draw]:
+    """Draw scanners; of a quick run one of each kind."""
+    return [
+        _draw(kind, anatomy, number, is_judged)
+        for kind, anatomy, count, is_judged in _DRAWN
+        for number in range(1 if is_quick else count)
+    ]
+
+
+def _draw(kind: str, anatomy: str, number: int, is_judged: bool) -> Draw:
+    names = found("mr/sts/*/MR_T1.nii.gz")[:24]
+    if anatomy == "brains":
+        names = found("mr/open_ms/L*/study*_FLAIR_brain.nii.gz") + found(
+            "mr/open_ms/C*/FLAIR.nii.gz"
+        )
+    rng = np.random.default_rng([number, *kind.encode(), len(anatomy)])
+    people = rng.permutation(sorted({name.split("/")[-2] for name in names}))
+    first, second = (3, 6) if anatomy == "brains" else (8, 20)
+    low, good, rest = (
+        [name for name in names if name.split("/")[-2] in group]
+        for group in (people[:first], people[first:second], people[second : second + 1])
+    )
+    per_mm = 1 / slab(low[0], "MR").geometry.spacing[0] if low else 1.0
+    transfers = [_drawn_transfer(float(rng.uniform(0.15, 0.5)) * per_mm, rng) for _ in range(2)]
+    transfers = transfers if rng.random() < 0.6 else transfers[:1] * 2
+    exponent, places = np.exp(rng.uniform(-0.5, 0.5)), _NOT_MONOTONE[number % 4]
+    curve: Function = lambda x: x**exponent  # noqa: E731
+    if kind == "not monotone":
+        curve = lambda x: np.interp(x, *places)  # noqa: E731
+    scanner = Simulated(
+        modality="MR", transfers=(np.ones_like, *transfers), noise=float(rng.uniform(0.01, 0.06)),
+        curve=curve, field=float(rng.uniform(0, 0.25)), number=number,
+        fault="" if kind in ("none", "not monotone") else kind,
+    )  # fmt: skip
+    return Draw(
+        name=f"drawn, {kind}, {anatomy}, {number}", kind=kind, anatomy=anatomy, scanner=scanner,
+        low=low, good=good, rest=rest, is_judged=is_judged,
+    )  # fmt: skip
+
+
+def _drawn_transfer(half: float, rng: np.random.Generator) -> Function:
+    """Draw the form of a transfer; half: MTF50."""
+    forms: list[Function] = [
+        _gaussian(half),
+        lambda f: np.cos(np.pi / 2 * np.minimum(f / (2 * half), 1)) ** 2,
+        lambda f: 1 / (1 + np.exp(np.minimum((f - half) / (0.08 * half), 50))),
+        lambda f: 0.5 ** (f / half),
+    ]
+    return forms[rng.integers(4)]
+
+
 def found(pattern: str) -> list[str]:
     return sorted(path.relative_to(SHARED_DATA).as_posix() for path in SHARED_DATA.glob(pattern))
 
 
-def slab(path: str, modality: str) -> Volume:
-    """Load the middle of a volume."""
+def slab(path: str, modality: str, most: Sequence[int] = _SLAB) -> Volume:
+    """Load the middle of a volume; most: slices, rows and columns."""
     volume = load(SHARED_DATA / path, modality=modality).canonical()
     middle = (
-        slice((side - min(side, most)) // 2, (side + min(side, most)) // 2)
-        for side, most in zip(volume.shape, _SLAB, strict=True)
+        slice((side - min(side, part)) // 2, (side + min(side, part)) // 2)
+        for side, part in zip(volume.shape, most, strict=True)
     )
     return replace(volume.crop(**dict(zip("kji", middle, strict=True))).compact(), history=())
 
 
-def truth_of(path: str, modality: str) -> Volume:
-    """Load the middle of a volume as float32, on the scale of these arrays."""
-    volume = slab(path, modality)
+def truth_of(path: str, modality: str, most: Sequence[int] = _SLAB) -> Volume:
+    """Load the middle of a volume as float32, on the scale of these arrays; most: as `slab`."""
+    volume = slab(path, modality, most)
     voxels = volume.voxels.astype(np.float32)
     if modality == "MR":
         voxels *= UNIT / np.percentile(voxels[voxels > voxels.mean() / 2], 99)

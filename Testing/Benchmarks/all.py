@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 #: The longest first, so that none is left for one core.
 SCRIPTS = (
     "distillation", "sequences", "gradprom", "enhancement", "real", "slices",
-    "denoising", "faint_lesions", "segmentation", "fuzz", "kills", "real_ct",
+    "faint_lesions", "segmentation", "fuzz", "kills", "real_ct",
     "harm", "noise", "uncertainty", "bias_field", "scanner", "unpaired", "downstream",
     "compression", "speed", "dicom", "card",
 )  # fmt: skip

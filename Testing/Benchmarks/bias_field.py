@@ -4,7 +4,7 @@
 
 Composite damage (bias field ±30 %, blur, Rician noise), where the correction is asked for with
 reason, and undamaged crops, where it is not. No arm undoes the blur. Every arm is blind to σ.
-Results of BM4D are kept in runs. What is damaged is unknown to the network.
+Results of BM4D are kept in runs.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from MedEnhanceLib.io import load
 
 SEEDS = (0,) if QUICK else (0, 1, 2)
 CROP = (8, 112, 112)
-#: What the network did not learn from.
-HELD_OUT = ("open_ms/C07/T1.", "open_ms/C07/FLAIR.", "studyforrest/T1.")
+#: Volumes that are damaged.
+DAMAGED = ("open_ms/C07/T1.", "open_ms/C07/FLAIR.", "studyforrest/T1.")
 
 LEFT, CORRECTED, PEER = "ours, field left", "ours, field corrected", "BM4D → N4"
 _MOST_DB = 99.0
@@ -56,7 +56,7 @@ def parts() -> Iterator[Part]:
 def tasks() -> Iterator[Task]:
     names = [name for name in volumes() if name.startswith("mr/")]
     names.append("sample/mni152_t1.nii.gz")
-    other = [name for name in names if any(part in name for part in HELD_OUT)]
+    other = [name for name in names if any(part in name for part in DAMAGED)]
     yield from map(Task, names[:1] if QUICK else names)
     for name in other[:1] if QUICK else other:
         yield from (Task(name, True, seed) for seed in SEEDS)
@@ -88,10 +88,9 @@ def measured(task: Task) -> list[Row]:
             smooth, seconds = run_kept(bm4d_mr, "BM4D MR 1", volume, keep=True)
             flat, more = run_kept(without_shading, "", volume.with_voxels(smooth), keep=False)
             arms[PEER] = flat, seconds + more
-    config = EnhanceConfig(device="cpu", model="mr")
     for arm in (CORRECTED,) if task.is_damaged else (LEFT, CORRECTED):
         began = time.process_time()
-        result = enhance(volume, replace(config, correct_bias_field=arm == CORRECTED))
+        result = enhance(volume, EnhanceConfig(correct_bias_field=arm == CORRECTED))
         arms[arm] = result.volume.voxels.astype(np.float32), time.process_time() - began
     top = robust_max(reference.voxels)
     inside = reference.voxels > 0.1 * top

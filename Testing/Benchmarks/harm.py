@@ -57,7 +57,7 @@ def undamaged(name: str) -> Iterator[Row]:
     inside = before > (-950 if is_ct else 0.1 * top)
     span = CT_RANGE_HU if is_ct else top
     for smooth in (False, True)[: 1 + is_ct]:
-        result = enhance(volume, EnhanceConfig(device="cpu", for_viewing=smooth))
+        result = enhance(volume, EnhanceConfig(for_viewing=smooth))
         change = result.volume.voxels.astype(np.float32) - before
         tissue = inside if not is_ct else before > -300
         sigma = result.measured["noise"]["sigma"]

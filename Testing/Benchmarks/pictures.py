@@ -16,11 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import _denoising as denoising
 import numpy as np
 import torch
 from _common import REPOSITORY, SHARED_DATA
-from _enhancement_data import CASES, CT_SUBJECTS, Floats, subject
+from _enhancement_data import CASES, CT_SUBJECTS, Floats, sample_volume, subject
 from _enhancement_lesions import damaged_with_lesions, plant
 from _enhancement_peers import nlm_mr
 from _slices_references import along, references, thickened
@@ -30,6 +29,7 @@ from scipy import ndimage
 from MedEnhanceLib import compress, decompress, enhance, load
 from MedEnhanceLib.bundles.store import shipped_bundle
 from MedEnhanceLib.core import metrics
+from MedEnhanceLib.core.arrays import robust_max
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.report.orthogonal import cut
 from MedEnhanceLib.slices.slice_network import open_network
@@ -113,7 +113,7 @@ def real() -> None:
     mean = frames.mean(axis=0)
     _, _, number = still_frames(frames, mean > 0.35 * np.percentile(mean, 99))
     single = scan.frame(number)
-    enhanced = enhance(single, model="mr", device="cpu").volume
+    enhanced = enhance(single).volume
     others = np.delete(frames, number, axis=0).mean(axis=0)
     shown = {
         "a real noisy scan": single.voxels, "enhanced": enhanced.voxels,
@@ -138,7 +138,7 @@ def clean() -> None:
     single = scan.frame(scan.shape[0] // 2)
     given = single.voxels.astype(np.float32)
     shown = {
-        "removed by MedEnhance": enhance(single, model="mr", device="cpu").volume,
+        "removed by MedEnhance": enhance(single).volume,
         "by non-local means": nlm_mr(single, rician=False),
     }
     k = len(given) // 2
@@ -162,7 +162,7 @@ def diffusion() -> None:
     )
     images = {
         "a real scan": first.voxels,
-        "MedEnhance": enhance(first, model="mr", device="cpu").volume.voxels,
+        "MedEnhance": enhance(first).volume.voxels,
         "MP-PCA": mp_pca(first),
         "measured again": second.voxels,
     }
@@ -235,11 +235,11 @@ def compression() -> None:
 
 def uncertainty() -> None:
     """What the map states, and the error: the sample, which has no noise of its own."""
-    scan = denoising.scan_of(denoising.TEMPLATE, SHARED_DATA, (24, 110, 110))
-    scaled = scan.volume.with_voxels(scan.volume.voxels * np.float32(1000))
+    sample = sample_volume().crop(slice(69, 93), slice(54, 164), slice(43, 153))
+    scaled = sample.with_voxels(sample.voxels * np.float32(1000 / robust_max(sample.voxels)))
     noise = np.random.default_rng(0).normal(0, 100, scaled.shape).astype(np.float32)
     noisy = scaled.with_voxels(scaled.voxels + noise)
-    result = enhance(noisy, model="mr", device="cpu", uncertainty=True)
+    result = enhance(noisy, uncertainty=True)
     error = np.abs(result.volume.voxels - scaled.voxels)
     assert result.uncertainty is not None
     k = 12
@@ -258,7 +258,7 @@ def ct() -> None:
     added, lesions = plant(scan, 0)
     noisy = damaged_with_lesions(scan, case, 0, scan.damaged(case, 0), added)
     clean = scan.volume.with_voxels(scan.volume.voxels + added)
-    enhanced = enhance(noisy, model="ct", device="cpu", for_viewing=True).volume
+    enhanced = enhance(noisy, for_viewing=True).volume
     lesion = max(lesions, key=lambda each: abs(each.contrast) * (each.share.max() > 0.95))
     k, j, i = ((where.start + where.stop) // 2 for where in lesion.where)
     marked = np.zeros(clean.shape, np.float32)

@@ -16,7 +16,6 @@ import contextlib
 import json
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -126,13 +125,10 @@ def judge(name: str, sequence: Volume) -> list[Row]:
     }  # fmt: skip
     cache = VolumeCache()
     for arm, (volume, options, frame) in arms.items():
-        config = EnhanceConfig(model="mr", device="cpu", **options)
+        config = EnhanceConfig(**options)
         kept = None if volume is sequence else cache
         result = enhance(volume, config, frame=frame, cache=kept)
         row[arm] = error(result.volume.voxels) / before
-    config = EnhanceConfig(model="mr", device="cpu")
-    result = enhance(single, replace(config, denoiser="block-matching", model="auto"), cache=cache)
-    row["single_filter"] = error(result.volume.voxels) / before
     row["nlm"] = error(nlm_mr(single, rician=False).voxels) / before
     with contextlib.suppress(ImportError):  # the package is not free for all uses
         row["bm4d"] = error(bm4d_mr(single, rician=False).voxels) / before

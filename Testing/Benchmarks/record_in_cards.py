@@ -18,8 +18,6 @@ from MedEnhanceLib.gradprom.structures.model import ALL, open_structures
 from MedEnhanceLib.training.gradprom.measuring import volume_intervals
 
 MODELS = REPOSITORY / "Resources" / "models"
-ENHANCERS = {"mr": "MR", "ct": "CT"}
-ARMS = ("filter", "network")
 #: What the card of the brain's head states: rows of a table, and figures.
 BRAIN = {
     "FreeSurfer": ("dice", "cortex", "white", "worst", "volume_error"),
@@ -35,10 +33,6 @@ SLICES = {"mr-slices": "MR", "ct-slices": "CT"}
 
 
 def main() -> None:
-    for name, modality in ENHANCERS.items():
-        record_fields(
-            MODELS / name, {"measured": enhancement_rows(record("denoising")["rows"], modality)}
-        )
     rows = record("segmentation")["rows"]
     brain = read_bundle(MODELS / "brain")
     # Where nobody drew a structure, painted scans say nothing: sizes are those of labeled images.
@@ -85,33 +79,6 @@ def brain_intervals(rows: list[dict[str, Any]], names: list[str]) -> dict[str, A
     found = volume_intervals([*STRUCTURES], ratios) if drawn else {}
     by_name = {name: "ventricles" if "ventricle" in name else name.lower() for name in names}
     return {name: found[part] for name, part in by_name.items() if part in found}
-
-
-def enhancement_rows(rows: list[dict[str, Any]], modality: str) -> list[dict[str, Any]]:
-    """For each damage: PSNR and SSIM of filter and network, means over volumes and seeds.
-
-    Only of volumes that nothing was trained on, with the noise as it was measured.
-    """
-    chosen = [
-        row
-        for row in rows
-        if row["part"] == modality
-        and row["in_card"] != "volume"
-        and row["arm"] in ARMS
-        and "true σ" not in row["case"]
-    ]
-    table = []
-    for case in dict.fromkeys(row["case"] for row in chosen):
-        case_rows = [row for row in chosen if row["case"] == case]
-        line = {"volumes not trained on, PSNR dB / SSIM": case}
-        for arm in ARMS:
-            arm_rows = [row for row in case_rows if row["arm"] == arm]
-            psnr, ssim = (
-                sum(row[figure] for row in arm_rows) / len(arm_rows) for figure in ("psnr", "ssim")
-            )
-            line[arm] = f"{psnr:.2f} / {ssim:.3f}"
-        table.append(line)
-    return table
 
 
 def slice_rows(rows: list[dict[str, Any]], modality: str) -> list[dict[str, Any]]:

@@ -17,6 +17,8 @@ from string import Template
 
 from _figure_origins import Cell, FigureError, record, value_of
 
+from MedEnhanceLib.denoise.removal import CT_SHARE
+
 #: Texts and numbers of one cell.
 Content = Sequence[str | Cell]
 #: From how many volumes on a mean has an interval.
@@ -110,11 +112,10 @@ def over(base: str, arms: tuple[str, str], figure: str) -> str:
 
 # --- enhancement
 
-_STS, _CLEANED = "subject~sts; subject!~cleaned", "subject~cleaned"
+_STS = "subject~sts"
 _DOSES = {"low dose 5e3": "5,000 photons", "low dose 2e4": "20,000 photons",
           "low dose 1e5": "100,000 photons"}  # fmt: skip
-#: BM4D ran with the first seed alone.
-_CASE = "enhancement.rows[{}; case={}; seed=0; arm="
+_CASE = "enhancement.rows[{}; case={}; arm="
 
 
 def _over_bm4d(group: str, case: str) -> str:
@@ -126,8 +127,7 @@ def enhancement() -> Table:
     cases = [("modality=MR", f"Rician {n} %", f"brains, {n} %") for n in (3, 5, 10, 15)]
     cases += [
         (group, case, f"{name}, {dose}")
-        for group, name in ((_STS, "sarcomas"), ("subject~abdomen", "abdomen"),
-                            (_CLEANED, "sarcomas, cleaned by BM4D"))
+        for group, name in ((_STS, "sarcomas"), ("subject~abdomen", "abdomen"))
         for case, dose in _DOSES.items()
     ]  # fmt: skip
     base, lead = _CASE.format("$0", "$1"), _over_bm4d("$0", "$1")
@@ -154,21 +154,41 @@ def real() -> Table:
 
 
 def real_ct() -> Table:
-    """Phantoms on real scanners: the noise that is measured, and what denoisers do to each."""
+    """What phantoms bear of the correction of each method: means over scans, and the worst."""
+    observers = {"lg_fixed": "LG, fixed", "lg_prop": "LG, prop.", "dog_fixed": "DOG, fixed",
+                 "npwe": "NPWE, prop."}  # fmt: skip
+    base = "real_ct.rows[arm=$1; share=$2]"
+    gain = "{{?{0}:mean|+.3f}} ({{?{0}:min|+.3f}})"
+    methods = {"input": "input", "filter": "filter", "BM4D": "BM4D", "Gaussian": "Gaussian"}
+    rows = dict.fromkeys((row["arm"], row["share"]) for row in record("real_ct")["rows"])
+    return Table(
+        ("result", "error left (most)", "texture", "MTF50, 10 HU", "kept, 10 mm",
+         *(f"10 mm: {name}" for name in observers.values()),
+         "kept, 6 mm", *(f"6 mm: {name}" for name in observers.values())),
+        ("$0", f"{{{base}.left:mean|.2f}} ({{{base}.left:max|.2f}})",
+         f"{{{base}.texture:mean|.2f}}", f"{{{base}.mtf_10:mean|.2f}}",
+         *(column for height in (10, 6) for column in (
+             f"{{?{base}.kept_{height}:mean|.2f}}",
+             *(gain.format(f"{base}.{observer}_gain_{height}") for observer in observers)))),
+        [(f"{methods[arm]}, {share:g}" if 0 < share < 1 else methods[arm], arm, f"{share:g}")
+         for arm, share in rows if share],
+    )  # fmt: skip
+
+
+def real_ct_scans() -> Table:
+    """The noise that is measured in each phantom, and what the default does to it."""
     scans = sorted({row["scan"] for row in record("real_ct")["rows"]})
     base = "real_ct.rows[scan=$0; arm="
-    ours = f"{base}default]"
-    left = (f"{{?{base}{arm}].left:mean|.2f}}" for arm in ("default", "smooth", "NLM", "BM4D"))
+    ours, given = f"{base}filter; share={CT_SHARE:g}]", f"{base}input]"
     gains = (
-        f"{{?{base}{arm}].{observer}_gain:mean|+.3f}}"
-        for arm in ("default", "smooth") for observer in ("own_noise", "hotelling", "auc")
+        f"{{?{ours}.lg_fixed_gain_{height}:mean|+.3f}} ± "
+        f"{{?{ours}.lg_fixed_error_{height}:mean|.3f}}" for height in (10, 6)
     )  # fmt: skip
     return Table(
-        ("phantom", "σ, HU", "measured over σ", "own noise", "Hotelling", "template",
-         "viewing: own noise", "viewing: Hotelling", "viewing: template", "MTF50, 10 HU",
-         "error left", "viewing: error left", "NLM: error left", "BM4D: error left"),
-        ("$1", f"{{{ours}.sigma|.1f}}", f"{{{ours}.sigma_ratio|.2f}}", *gains,
-         f"{{?{ours}.mtf_10:mean|.2f}}", *left),
+        ("phantom", "σ, HU", "measured over σ", "error left", "viewing: error left",
+         "MTF50, 10 HU", "10 mm: LG, fixed", "6 mm: LG, fixed"),
+        ("$1", f"{{{given}.sigma|.1f}}", f"{{{given}.sigma_ratio|.2f}}", f"{{{ours}.left|.2f}}",
+         f"{{{base}filter; share=1].left|.2f}}", f"{{{ours}.mtf_10|.2f}}", *gains),
         [(scan, scan.replace("_", " ")) for scan in scans], f"0 - {ours}.left",
     )  # fmt: skip
 
@@ -210,46 +230,20 @@ def sequences() -> Table:
     )  # fmt: skip
 
 
-def network() -> Table:
-    """What the set network adds to the filter, where the model learned from nothing alike."""
-    other_mr, other_ct = "MR of 11 other sources", "CT of 7 other sources"
-    noises = [
-        ("MR", "noise=scanner; case~measured", "MR, scanner, 5 to 15 %"),
-        ("MR", "noise=white; case~measured", "MR, white, 5 to 15 %"),
-        ("CT", "case=low dose 2e4", "CT, 20,000 photons"),
-        ("CT", "case=low dose 5e3", "CT, 5,000 photons"),
-        ("unlearned MR", "noise=white; case~measured", f"{other_mr}, white, 5 to 15 %"),
-        ("unlearned MR", "noise=scanner; case~measured", f"{other_mr}, scanner, 10 %"),
-        ("unlearned CT", "case=low dose 2e4", f"{other_ct}, 20,000 photons"),
-        ("unlearned CT", "case=low dose 5e3", f"{other_ct}, 5,000 photons"),
-    ]
-    base = "denoising.rows[part=$0; $1; in_card!=volume; arm="
-    added = over(base, ("network", "filter"), "psnr")
-    return Table(
-        ("noise", "filter, dB", "network over filter (range), dB", "n"),
-        ("$2", f"{{?{base}filter].psnr:mean|.2f}}", f"{{±{added}|+.2f}}", f"{{{added}:count|.0f}}"),
-        noises, f"{added}:mean",
-    )  # fmt: skip
-
-
 def lesions() -> Table:
     """Faint lesions in CT: what is kept of them, how surely observers find them, what remains."""
-    arms = {"input": "input", "ours": "MedEnhance", "ours, smooth": "`--for-viewing`",
-            "BM4D": "BM4D"}  # fmt: skip
-    rows = {(row["column"], row["arm"]) for row in record("faint_lesions")["rows"]}
+    arms = {"input": "input", "ours": "MedEnhance", "ours, smooth": "`--for-viewing`"}
     row = "faint_lesions.rows[column=$0; arm=$1]"
-    less = f"{{{row}.auc_less_input|+.3f}} ± {{{row}.auc_sd|.3f}}"
-    figures = {"hotelling": ".3f", "hotelling_internal_noise": ".3f", "kept": ".2f",
-               "noise_removed * 100": ".0f", "blobs_per_100_ml": ".0f",
-               "lesions": ".0f"}  # fmt: skip
+    observers = ("lg_fixed", "lg_prop", "dog_fixed", "npwe")
     return Table(
-        ("noise", "result", "AUC less the input's", "Hotelling", "with noise of its own",
+        ("noise", "result", "LG, fixed", "LG, prop.", "DOG, fixed", "NPWE, prop.",
          "contrast kept", "noise removed, %", "blobs per 100 mL", "n"),
-        ("$2", "$3", "$4", *(f"{{?{row}.{figure}|{form}}}" for figure, form in figures.items())),
-        [(column, arm, _DOSES.get(column, column), name,
-          f"AUC {{{row}.auc|.3f}}" if arm == "input" else less)
-         for column in ("low dose 5e3", "low dose 2e4", "phantom, real noise")
-         for arm, name in arms.items() if (column, arm) in rows],
+        ("$2", "$3", *(f"{{{row}.{name}_gain|+.3f}} ± {{{row}.{name}_sd|.3f}}"
+                       for name in observers),
+         f"{{{row}.kept|.2f}}", f"{{{row}.noise_removed * 100|.0f}}",
+         f"{{{row}.blobs_per_100_ml|.0f}}", f"{{{row}.lesions|.0f}}"),
+        [(column, arm, _DOSES.get(column, column), name)
+         for column in ("low dose 5e3", "low dose 2e4") for arm, name in arms.items()],
     )  # fmt: skip
 
 
@@ -515,39 +509,30 @@ def downstream() -> Table:
 
 
 def time() -> Table:
-    """What a user waits for, on two cores, by size, beside the same work of peers."""
-    widths = {"avx2": "", "bf16": ", AVX-512", "amx": ", AMX"}
-    missing = ["–"] * (2 * len(widths) - 2)
+    """Processor time and memory by size, beside the same work of peers."""
 
-    def ours(name: str, case: str, wall: str = "wall_s", cpu: str = "cpu_s") -> Sequence[str]:
-        paths = [f"speed.rows[width={width}; case={case}]" for width in widths]
-        is_preview = "first" in wall
-        digits = ".1f" if is_preview else ".0f"
-        seconds = (f"{{?{path}.{field}|{digits}}}" for path in paths for field in (wall, cpu))
-        return name, *seconds, "–" if is_preview else f"{{{paths[0]}.peak_gib|.1f}}"
+    def ours(name: str, case: str) -> Sequence[str]:
+        path = f"speed.rows[case={case}]"
+        form = ".1f" if "preview" in case else ".0f"
+        return name, "–", f"{{{path}.cpu_s|{form}}}", f"{{?{path}.peak_gib|.1f}}"
 
     def peer(arm: str) -> Sequence[str]:
         """A peer got a slab, and ours beside it: the ratio counts."""
-        cells = list[str]()
-        for width in widths:
-            path = f"speed.rows[width={width}; case={{}}].cpu_s:mean"
-            whole, theirs = path.format("head"), path.format(f"peers; arm={arm}")
-            cells += "–", f"{{?{whole} * {theirs} / {path.format('peers; arm=ours')}|.0f}}"
-        return f"the same by {arm}", *cells, "–"
+        path = "speed.rows[case={}].cpu_s:mean"
+        whole, theirs = path.format("head"), path.format(f"peers; arm={arm}")
+        cpu = f"{{?{whole} * {theirs} / {path.format('peers; arm=ours')}|.0f}}"
+        return f"the same by {arm}", "–", cpu, "–"
 
     rows = [
         ours("enhance CT, 512×512×300", "whole volume"),
         ours("enhance MR, 256×256×160", "head"), peer("NLM"), peer("BM4D"),
         ours("enhance diffusion, 102×102×18, 42 frames", "diffusion"),
-        ours("enhance diffusion, 104×104×72, 512 frames", "large diffusion"),
     ]  # fmt: skip
-    for model, name in (("ct", "first preview, CT 512×512×300"), ("mr", "MR 256×256×160")):
-        for seen, what in (("slice", "a slice"), ("region", "128 × 128 pixels of it")):
-            case = f"preview; model={model}; seen={seen}"
-            rows.append(ours(f"{name}: {what}", case, "first_wall_s", "first_cpu_s"))
-        case = f"preview; model={model}; seen=draft"
-        rows.append(ours(f"{name}: a draft of these", case, "first_wall_s", "draft_cpu_s"))
-    after = "{speed.rows[width=avx2; case=thin slices].slices_after|.0f}"
+    for modality, name in (("CT", "first preview, CT 512×512×300"), ("MR", "MR 256×256×160")):
+        for seen, what in (("slice", "a slice"), ("region", "128 × 128 pixels of it"),
+                           ("draft", "a draft of these")):  # fmt: skip
+            rows.append(ours(f"{name}: {what}", f"preview; modality={modality}; seen={seen}"))
+    after = "{speed.rows[case=thin slices].slices_after|.0f}"
     rows.append(ours(f"thin slices, MR from 256×256×40 to {after}", "thin slices"))
     for setting, name in (
         ("lossless", "compress CT, 512×512×100, lossless"),
@@ -556,7 +541,7 @@ def time() -> Table:
         (_HEVC, "the same by HEVC"),
     ):
         path = f"compression.rows[mode=large; setting={setting}]"
-        rows.append((name, f"{{{path}.encode_s|.1f}}", f"{{{path}.encode_cpu_s|.1f}}", *missing,
+        rows.append((name, f"{{{path}.encode_s|.1f}}", f"{{{path}.encode_cpu_s|.1f}}",
                      f"{{{path}.extra_peak_mb / 1074|.1f}}"))  # fmt: skip
     for what, name in (
         ("read, ours", "read DICOM, 512×512×300"),
@@ -564,11 +549,8 @@ def time() -> Table:
         ("scan, ours", "find the series of 10,000 files"),
         ("scan, SimpleITK", "the same by SimpleITK"),
     ):
-        path = f"dicom.rows[what={what}]"
-        rows.append((name, f"{{{path}.seconds|.1f}}", "–", *missing, "–"))
-    times = [f"{unit}{width}" for width in widths.values() for unit in ("s", "CPU s")]
-    columns = ("work", *times, "memory, GiB")
-    return Table(columns, [f"${n}" for n in range(len(columns))], rows)
+        rows.append((name, f"{{dicom.rows[what={what}].seconds|.1f}}", "–", "–"))
+    return Table(("work", "s", "CPU s", "memory, GiB"), ("$0", "$1", "$2", "$3"), rows)
 
 
 def offers() -> Table:
@@ -579,7 +561,7 @@ def offers() -> Table:
     thin, spline = (f"{over(thick, (arm, 'spline'), 'psnr')}:left" for arm in ("ours", "spline"))
     code = "compression.rows[volume=CT STS_013; mode=lossless; codec={}].ratio"
     packed = "compression.rows[mode=large; setting=lossless].encode_cpu_s"
-    cost = "speed.rows[width=avx2; case={}].cpu_s"
+    cost = "speed.rows[case={}].cpu_s"
     rows = (
         ("diffusion, 2×21 frames", "MP-PCA", f"{pair.format('MP-PCA')}.left:mean",
          f"{pair.format('joint')}.left:mean", cost.format("diffusion")),
@@ -600,19 +582,12 @@ def offers() -> Table:
 
 
 def card() -> Table:
-    """Agreement with the CPU, time and resuming on a CUDA device."""
+    """Agreement with the CPU and time on a CUDA device."""
     rows = (
-        ("enhanced CT, beside the CPU's", "{card.rows[row=agreement].half_mean_hu|.3f} HU on "
-         "average, {card.rows[row=agreement].half_largest_hu|.0f} HU at most"),
         ("thin slices, beside the CPU's", "{card.rows[row=networks].thin_mean_percent|.2f} % of "
          "white on average, {card.rows[row=networks].thin_largest_percent|.1f} % at most"),
         ("labels of tissue, beside the CPU's", "the same in "
          "{card.rows[row=networks].labels_alike_percent|.0f} % of the voxels"),
-        ("enhance CT, 512×512×300", "{card.rows[row=warm].wall_s|.0f} s, "
-         "{card.rows[row=warm].host_s|.0f} CPU s of the cores, {card.rows[row=warm].peak_gib|.1f} "
-         "GiB of the card"),
-        ("the filter alone, 256×256×64", "{card.rows[row=filter].card_s|.1f} s; on the cores "
-         "{card.rows[row=filter].cpu_s|.1f} s"),
         ("match a patient, preset full", "{card.rows[row=distill].patient_s / 60|.0f} min"),
     )  # fmt: skip
     return Table(("measured", "on the card"), ("$0", "$1"), rows)
@@ -621,7 +596,7 @@ def card() -> Table:
 TABLES: dict[str, Callable[[], Table]] = {
     table.__name__: table
     for table in (
-        offers, sequences, real, real_ct, enhancement, network, lesions, slices,
+        offers, sequences, real, real_ct, real_ct_scans, enhancement, lesions, slices,
         inverted, segmented, volumes, reach, refused, gate, weights, distilled,
         exact, ratio, downstream, time, card,
     )

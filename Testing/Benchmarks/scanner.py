@@ -4,9 +4,10 @@
 
 Low field, an old spin echo with thick slices, another kernel of CT: patients behind a simulated
 scanner, and others of high quality. Scans of the former with other noise and other fields are
-judged against what was scanned; the method never sees that. Low field has further arms: networks of
-some CPU minutes, and a scanner measured beside a distilled set. Then real pools of brains,
-which have no truth: what is measured, and how much of each scan its inversion contradicts.
+judged against what was scanned; the method never sees that. Then scanners drawn at random, half of
+which have a fault that the model of a scanner does not hold: what is refused, whether the interval
+of MTF50 holds the truth, and what the product does to patients of neither pool. Then real pools of
+brains, which have no truth: what is measured, and how much of each scan its inversion contradicts.
 
 Figures are in tissue. MR is divided by its 99th percentile of tissue, so that each arm is on its
 own scale; the best curve maps quantiles of tissue onto those of the truth, which forgives contrast.
@@ -29,16 +30,17 @@ from _common import (
     Row,
     at_least,
     at_most,
-    folder_of,
     most,
     run,
-    timed,
 )
 from _enhancement_data import CT_RANGE_HU, Floats, Mask
 from _enhancement_lesions import contrast_kept
 from _simulated_scanners import (
+    DRAWN_SLAB,
     SCANNERS,
     UNIT,
+    Draw,
+    draws,
     found,
     lesions_in,
     pools_of,
@@ -46,33 +48,29 @@ from _simulated_scanners import (
     tissue_of,
     truth_of,
 )
-from _translation import Translator, train_cut, train_cyclegan, train_paired
 
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.denoise import EnhanceConfig, enhance
 from MedEnhanceLib.filters.bias_field import measure_bias_field
 from MedEnhanceLib.io import load
+from MedEnhanceLib.jobs.kinds.measure_scanner import without_noise
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.scanner.check import checked, measure_scanner
 from MedEnhanceLib.scanner.invert import Inversion, contradictions, invert
-from MedEnhanceLib.scanner.measure import ENOUGH, FEWEST, PASSES, measure_scanner
-from MedEnhanceLib.scanner.scanner import AXES, Measured, Scanner
-from MedEnhanceLib.training.spg.cohort import Cohort
-from MedEnhanceLib.training.spg.config import DistillConfig
-from MedEnhanceLib.training.spg.distillation import distill_cohort
+from MedEnhanceLib.scanner.measure import ENOUGH, FEWEST, PASSES, Examined, compare, examine
+from MedEnhanceLib.scanner.scanner import AXES, Curve, Measured, Scanner
 
 ENHANCED, INVERTED, KNOWN = "enhance", "inverted", "inverted, true scanner"
-#: Arms of low field alone, and the steps of each training: 100 to 200 CPU seconds.
-CUT, CYCLEGAN, PAIRED, DISTILLED = "CUT", "CycleGAN", "paired U-Net", "inverted, distilled set"
-STEPS = {CUT: 700, CYCLEGAN: 700, PAIRED: 3200}
-#: Simulated scans of each patient that the network with pairs learns from.
-_SCANS = 1 if QUICK else 2
+#: What `enhance --scanner` does: steps that do not gain are left out, a fault refuses all.
+PRODUCT = "product"
 #: T1 with slices of 3 mm, beside T1 with voxels of 1 mm of other scanners and sequences.
 REAL = "real brains"
 REAL_LOW, REAL_GOOD = (
     "mr/open_ms/L*/study*_T1W.nii.gz",
     ("mr/open_ms/C*/T1.nii.gz", "mr/studyf*/T1*"),
 )
-HELD_OUT = 1 if QUICK else 8
+HELD_OUT = 1 if QUICK else 4
 #: Voxels of each arm, the inversions among them, and the σ that was found.
 Arms = tuple[dict[str, Floats], dict[str, Inversion], float]
 ArmsOf = Callable[[Volume], Arms]
@@ -88,6 +86,7 @@ _WHY_TRANSFER = (
     "twelve patients differ: with the same in both pools it is .167 for .160, .211 for .180; that "
     "rest is there because the lowest frequencies count as 1, of which decay leaves .85"
 )
+_WHY_REFUSED = "in pools of three or four brains a contrast that is not monotone is often not seen"
 _WHY_CURVE = (
     "patients differ, and rests of fields: with the same patients in both pools .032 and .025"
 )
@@ -100,10 +99,9 @@ def parts() -> Iterator[Part]:
             yield f"{name} measured", partial(compared, name)
             for place, path in enumerate(low[:HELD_OUT]):
                 yield f"{name} {path}", partial(judged, name, path, seed=1000 + place)
-            if name == "low field":
-                for arm, made in ((PAIRED, paired), (CUT, unpaired), (CYCLEGAN, unpaired)):
-                    yield arm, partial(all_judged, name, partial(made, name, arm))
-                yield DISTILLED, partial(all_judged, name, partial(beside_distilled, name))
+    for draw in draws(QUICK):
+        if len(draw.low) >= FEWEST:
+            yield draw.name, partial(drawn, draw)
     if len(found(REAL_LOW)) >= FEWEST:
         yield REAL, real
 
@@ -113,7 +111,8 @@ def measured(name: str) -> Scanner:
     """Measure a simulated scanner, once for all parts."""
     low, good = pools_of(name)
     scans = (_scanned(name, path, seed) for seed, path in enumerate(low))
-    return measure_scanner(scans, (truth_of(path, SCANNERS[name].modality) for path in good))
+    goods = (truth_of(path, SCANNERS[name].modality) for path in good)
+    return measure_scanner(scans, goods, without_noise)
 
 
 def _scanned(name: str, path: str, seed: int) -> Volume:
@@ -130,7 +129,7 @@ def known(name: str) -> Scanner:
     for field, function in curves.items():
         curve = getattr(scanner, field)
         exact[field] = replace(curve, values=tuple(function(np.array(curve.places)).tolist()))
-    return replace(scanner, **exact)
+    return replace(scanner, without=(), **exact)
 
 
 def compared(name: str) -> Iterator[Row]:
@@ -154,14 +153,6 @@ def row_of(
     row = {"scanner": name, "volumes": len(scanner.low_quality.files), "figure": figure}
     row |= {"measured": value.value, "low": value.low, "high": value.high}
     return row if truth is None else row | {"true": truth, "off": abs(value.value / truth - 1)}
-
-
-def all_judged(name: str, made: Callable[[], tuple[ArmsOf, Row]]) -> Iterator[Row]:
-    """Measure arms that are first learned on all scans; made: also returns what rows state."""
-    arms, stated = made()
-    for place, path in enumerate(pools_of(name)[0][:HELD_OUT]):
-        for row in judged(name, path, 1000 + place, arms):
-            yield row | stated
 
 
 def judged(name: str, path: str, seed: int, arms: ArmsOf | None = None) -> Iterator[Row]:
@@ -200,7 +191,7 @@ def judged(name: str, path: str, seed: int, arms: ArmsOf | None = None) -> Itera
 
 def arms_of(name: str, scan: Volume) -> Arms:
     """Return the voxels of each arm, the inversions among them, and the σ that was found."""
-    result = enhance(scan, EnhanceConfig(device="cpu"))
+    result = enhance(scan, EnhanceConfig(denoiser="block-matching", device="cpu"))
     denoised, sigma = result.volume.voxels.astype(np.float32), result.noises[0].level
     arms = {"as scanned": scan.voxels, ENHANCED: denoised}
     if scan.modality == "MR":
@@ -209,95 +200,11 @@ def arms_of(name: str, scan: Volume) -> Arms:
         ends = np.quantile(own[own > 0.06 * UNIT], _QUANTILES)
         matched = np.interp(own, [0, *ends], [0, *_quantiles(name)]).astype(np.float32)
         arms |= {"and N4": even, "and histogram": matched}
-    scanners = {INVERTED: measured(name), KNOWN: known(name)}
+    scanners = {INVERTED: replace(measured(name), without=()), KNOWN: known(name)}
+    scanners |= {PRODUCT: measured(name)} if measured(name).applies else {}
     inversions = {arm: invert(each, denoised, scan, sigma) for arm, each in scanners.items()}
+    arms |= {} if PRODUCT in inversions else {PRODUCT: denoised}
     return arms | {arm: each.voxels for arm, each in inversions.items()}, inversions, sigma
-
-
-def unpaired(name: str, arm: str) -> tuple[ArmsOf, Row]:
-    """Train a network on scans and volumes of high quality, of other patients."""
-    scans, goods = _pools(name)
-    train = train_cut if arm == CUT else train_cyclegan
-    network, stated = _trained(arm, partial(train, scans, goods))
-    return partial(_translated, name, arm, network), stated
-
-
-def paired(name: str, arm: str) -> tuple[ArmsOf, Row]:
-    """Train a network on patients of high quality behind the true scanner, and inverted."""
-    pairs = []
-    for number, path in enumerate(_SCANS * pools_of(name)[1]):
-        truth = truth_of(path, SCANNERS[name].modality)
-        inversion, _ = _inverted(measured(name), SCANNERS[name].scan(truth, 2000 + number))
-        known = _on_scale(truth.voxels)[None]
-        pairs.append(np.concatenate([_around(inversion), known]).astype(np.float16))
-    network, stated = _trained(arm, partial(train_paired, pairs))
-    return partial(_translated, name, arm, network), stated
-
-
-def _trained(arm: str, train: Callable[[int], Translator]) -> tuple[Translator, Row]:
-    steps = 2 if QUICK else STEPS[arm]
-    network, _, seconds = timed(partial(train, steps))
-    return network, {"steps": steps, "cpu_s": seconds}
-
-
-def _translated(name: str, arm: str, network: Translator, scan: Volume) -> Arms:
-    """Apply a network; the inversion with its voxels tells whether they explain the scan."""
-    inversion, sigma = _inverted(measured(name), scan)
-    images = _around(inversion) if arm == PAIRED else _on_scale(scan.voxels)[None]
-    voxels = np.float32(_scale(inversion.voxels)) * network.applied(images)
-    result = replace(inversion, voxels=voxels)
-    share = contradictions(result, scan, sigma)[1]
-    return {arm: voxels}, {arm: replace(result, facts={"inconsistent": share})}, sigma
-
-
-def beside_distilled(name: str) -> tuple[ArmsOf, Row]:
-    """Measure the scanner beside a distilled set in place of the patients of high quality."""
-    low, good = pools_of(name)
-    patients = {path.split("/")[-2] for path in good}
-    cohort = Cohort.open(
-        (SHARED_DATA / good[0]).parents[1], pattern=good[0].split("/")[-1], modality="MR"
-    ).only(lambda patient: patient.id in patients)
-    out = folder_of("scanner") / "distilled"
-    distill_cohort(cohort, out, DistillConfig(volumes=len(good), held_out=0.0, device="cpu"))
-    volumes = (load(path) for path in sorted((out / "volumes").glob("*.nii.gz")))
-    scans = (_scanned(name, path, seed) for seed, path in enumerate(low))
-    scanner = measure_scanner(scans, volumes)
-
-    def arms(scan: Volume) -> Arms:
-        inversion, sigma = _inverted(scanner, scan)
-        return {DISTILLED: inversion.voxels}, {DISTILLED: inversion}, sigma
-
-    return arms, {}
-
-
-def _inverted(scanner: Scanner, scan: Volume) -> tuple[Inversion, float]:
-    result = enhance(scan, EnhanceConfig(device="cpu"))
-    sigma = result.noises[0].level
-    return invert(scanner, result.volume.voxels.astype(np.float32), scan, sigma), sigma
-
-
-def _around(inversion: Inversion) -> Floats:
-    """Return three slices of the scan and of its inversion, the inverted one last, [6, K, J, I]."""
-    noisy, inverted = (
-        np.pad(each, [(1, 1), (0, 0), (0, 0)], mode="edge") / np.float32(_scale(inversion.voxels))
-        for each in (inversion.noisy, inversion.voxels)
-    )
-    count = len(inversion.voxels)
-    stacks = [each[n : n + count] for each in (noisy, inverted) for n in (0, 2, 1)]
-    return np.stack(stacks)
-
-
-def _pools(name: str) -> tuple[list[Floats], list[Floats]]:
-    """Load scans and volumes of high quality on the scale of networks, each [1, K, J, I]."""
-    low, good = pools_of(name)
-    scans = (_scanned(name, path, seed) for seed, path in enumerate(low))
-    goods = (truth_of(path, SCANNERS[name].modality) for path in good)
-    pools = ([_on_scale(each.voxels)[None] for each in pool] for pool in (scans, goods))
-    return next(pools), next(pools)
-
-
-def _on_scale(voxels: Floats) -> Floats:
-    return voxels / np.float32(_scale(voxels))
 
 
 @lru_cache
@@ -322,11 +229,70 @@ def _ssim(a: Floats, b: Floats, tissue: Mask) -> float:
     return float(share[tissue].mean())
 
 
+@lru_cache(40)
+def _examined(path: str) -> Examined:
+    return examine(truth_of(path, "MR", DRAWN_SLAB), Monitor())
+
+
+def drawn(draw: Draw) -> Iterator[Row]:
+    """Measure a drawn scanner, and judge what the product does to a patient of neither pool."""
+    scanner_of, monitor = draw.scanner, Monitor()
+    scans = [scanner_of.scan(_truth(path), seed) for seed, path in enumerate(draw.low)]
+    goods = [_examined(path) for path in draw.good]
+    scanner = compare([examine(each, monitor) for each in scans], goods, "MR", monitor)
+    row: Row = {"scanner": draw.name, "kind": draw.kind, "anatomy": draw.anatomy}
+    yield row | {"figure": "refusal", "is_refused": not scanner.applies,
+                 "warnings": list(scanner.warnings)}  # fmt: skip
+    if draw.kind == "none":
+        for axis, curve, transfer in zip(AXES, scanner.axes, scanner_of.transfers, strict=True):
+            places = np.linspace(0, 2, 20001)
+            below = places[transfer(places) < 0.5]
+            if len(below):
+                yield row | {"figure": "drawn MTF50", "axis": axis} | _covered(curve, below[0])
+    if not draw.is_judged:
+        return
+    all_steps = replace(scanner, without=())
+    product = checked(scanner, goods, without_noise, monitor) if scanner.applies else scanner
+    for place, path in enumerate(draw.rest):
+        truth, scan = _truth(path), scanner_of.scan(_truth(path), 100 + place)
+        truth = scanner_of.on_grid_of_scans(truth)
+        denoised, sigma = without_noise(scan)
+        inverted = invert(all_steps, denoised, scan, sigma).voxels
+        applied = invert(product, denoised, scan, sigma).voxels if product.applies else denoised
+        for arm, voxels in (
+            ("as scanned", scan.voxels), (ENHANCED, denoised), (INVERTED, inverted),
+            (PRODUCT, applied),
+        ):  # fmt: skip
+            own = np.float32(_scale(truth.voxels) / _scale(voxels)) * voxels
+            tissue = tissue_of(truth)
+            yield row | {
+                "volume": path, "arm": arm,
+                "drawn_psnr": psnr(truth.voxels, own, UNIT, mask=tissue),
+            }  # fmt: skip
+
+
+def _truth(path: str) -> Volume:
+    return truth_of(path, "MR", DRAWN_SLAB)
+
+
+def _covered(curve: Curve, truth: float) -> Row:
+    """State MTF50 with its interval, and whether the truth is in it."""
+    half, last = curve.half, curve.places[-1]
+    is_open, is_low = half.high >= last, half.low <= curve.places[0]
+    return {
+        "true": float(truth), "measured": half.value, "low": half.low, "high": half.high,
+        "is_open": is_open, "is_measurable": not (is_open and is_low),
+        "is_covered": bool((is_low or half.low <= truth) and (is_open or truth <= half.high)),
+        "width": None if is_open or is_low else half.high / half.low,
+    }  # fmt: skip
+
+
 def real() -> Iterator[Row]:
     """Measure real pools, and how much of each scan its inversion contradicts."""
     low, good = found(REAL_LOW), [path for pattern in REAL_GOOD for path in found(pattern)]
     pools = ((load(SHARED_DATA / path, modality="MR") for path in pool) for pool in (low, good))
-    scanner = measure_scanner(*pools)
+    scanner = measure_scanner(*pools, without_noise)
+    yield {"scanner": REAL, "is_refused": not scanner.applies, "without": list(scanner.without)}
     for name, pool in (("low", scanner.low_quality), ("good", scanner.high_quality)):
         yield row_of(REAL, scanner, f"noise, {name}", pool.noise)
         yield row_of(REAL, scanner, f"field, {name}", pool.field)
@@ -334,9 +300,9 @@ def real() -> Iterator[Row]:
         yield row_of(REAL, scanner, f"MTF50, {axis}", curve.half)
     for path in low[:HELD_OUT]:
         scan = slab(path, "MR")
-        result = enhance(scan, EnhanceConfig(device="cpu"))
-        denoised, sigma = result.volume.voxels.astype(np.float32), result.noises[0].level
-        share = invert(scanner, denoised, scan, sigma).facts["inconsistent"]
+        denoised, sigma = without_noise(scan)
+        result = invert(replace(scanner, without=()), denoised, scan, sigma)
+        share = result.facts["inconsistent"]
         yield {"scanner": REAL, "volume": path, "arm": INVERTED, "inconsistent": share}
 
 
@@ -366,6 +332,28 @@ def gates_of(rows: list[Row]) -> Iterator[Gate]:
             if row.get("volumes", 0) >= ENOUGH and row["figure"].startswith(figure) and "off" in row
         ]  # fmt: skip
         yield at_most(f"{figure} of a scanner, beside the true one, most", most(off), bound, why)
+    covered = [row["is_covered"] for row in rows if row.get("is_measurable")]
+    share = fmean(covered) if covered else None
+    yield at_least("drawn scanners: share of intervals of MTF50 that hold the truth", share, 0.9)
+    refused = {
+        is_plain: [
+            row["is_refused"] for row in rows
+            if row.get("figure") == "refusal" and (row["kind"] in ("none", "warp")) == is_plain
+        ]
+        for is_plain in (True, False)
+    }  # fmt: skip
+    for is_plain, judge, bound in ((True, at_most, 0.05), (False, at_least, 0.9)):
+        share = fmean(refused[is_plain]) if refused[is_plain] else None
+        name = "without a fault that can be seen" if is_plain else "with a fault"
+        yield judge(f"drawn scanners {name}: share that is refused", share, bound, _WHY_REFUSED)
+    pairs = {
+        (row["scanner"], row["volume"], row["arm"]): row["drawn_psnr"]
+        for row in rows if "drawn_psnr" in row
+    }  # fmt: skip
+    gains = [
+        value - pairs[*place, ENHANCED] for (*place, arm), value in pairs.items() if arm == PRODUCT
+    ]
+    yield at_least("drawn scanners: product over enhance, dB, least", min(gains, default=None), 0)
 
 
 if __name__ == "__main__":

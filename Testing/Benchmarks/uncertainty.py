@@ -1,9 +1,11 @@
-"""Is the uncertainty map true? Coverage, each site with the factor of the others.
+"""Is the uncertainty map true, and the share of the error that is said to be left?
 
     python Testing/Benchmarks/uncertainty.py
 
 Volumes are damaged with known noise and enhanced as users do it. The factor between the expected
 and the measured errors is fitted on the other sites (MR) or the other patients (CT), and tested.
+`CALIBRATION` and, of the rows of MR, `_LEFT` by `_SNR` in MedEnhanceLib.denoise.removal are fitted
+to these volumes.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ SUBJECTS = {
 if QUICK:
     SUBJECTS = {modality: dict([*names.items()][2:4]) for modality, names in SUBJECTS.items()}
 CASES: dict[str, dict[str, Degradation]] = {
-    "MR": {f"Rician {p} %": Rician(p / 100, 100 + p) for p in (3, 5, 10, 15)},
+    "MR": {f"Rician {p} %": Rician(p / 100, 100 + p) for p in (2, 3, 5, 10, 15)},
     "CT": {f"low dose {d}": LowDose(float(d), 5.0, 100) for d in ("5e3", "2e4", "1e5")},
 }
 #: Half width of an interval of 90 %, in standard deviations.
@@ -51,8 +53,9 @@ _SLICES = 4 if QUICK else 16
 class Measured:
     """A damaged subject after enhancement: arrays over its tissue, in units of the volume.
 
-    about: of its row. share: of the noise that was removed. own: σ of the noise that the reference
-    itself has; 0 where it cannot be measured.
+    about: of its row, with SNR and the share of the error that is left. share: of the noise that
+    was removed, without `CT_SHARE`. own: σ of the noise that the reference itself has; 0 where it
+    cannot be measured.
     """
 
     about: Row
@@ -103,10 +106,18 @@ def own_noise(reference: Volume) -> float:
 
 def measure_one(about: Row, known: Subject, own: float, damage: Degradation) -> Measured:
     degraded = known.damaged(Case("", lambda volume, _seed: damage.apply(volume)), 0)
-    result = enhance(degraded, EnhanceConfig(uncertainty=True, device="cpu"))
+    result = enhance(degraded, EnhanceConfig(uncertainty=True))
     assert result.uncertainty is not None
-    miss = np.abs(result.volume.voxels - known.volume.voxels.astype(np.float32))
-    share = result.measured["noise"]["share_removed"]
+    miss, before = (
+        np.abs(volume.voxels - known.volume.voxels.astype(np.float32))
+        for volume in (result.volume, degraded)
+    )
+    noise = result.measured["noise"]
+    share = noise["share_removed"] / noise.get("ct_share", 1)
+    left = float(
+        np.sqrt(np.square(miss[known.inside]).sum() / np.square(before[known.inside]).sum())
+    )
+    about |= {"snr": noise.get("snr"), "share": share, "left": left}
     deviation = result.uncertainty.voxels[known.inside]
     return Measured(about, share, miss[known.inside], deviation, own)
 
@@ -116,7 +127,8 @@ def rows_of(ours: list[Measured]) -> Iterator[Row]:
     for one in ours:
         others = [o for o in ours if o.about["site"] != one.about["site"] and o.is_typical]
         factor = float(np.exp(np.median([np.log(other.needed_factor) for other in others])))
-        yield one.about | {"coverage_other_sites": one.covered(factor)}
+        needed = {"factor": one.needed_factor} if one.is_typical else {}
+        yield one.about | needed | {"coverage_other_sites": one.covered(factor)}
 
 
 if __name__ == "__main__":

@@ -9,7 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+
 from MedEnhanceLib import io
+from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.modality import ModalityName
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.volume import Volume
@@ -21,7 +24,7 @@ from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.report.figures import Pane, Picture, comparison
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.scanner.measure import measure_scanner
+from MedEnhanceLib.scanner.check import measure_scanner
 from MedEnhanceLib.scanner.page import summary_of, write_scanner_page
 from MedEnhanceLib.scanner.scanner import Scanner
 
@@ -58,7 +61,7 @@ def run_scanner(params: ScannerParams, monitor: Monitor) -> Result:
         volumes_in(place, params.modality, monitor)
         for place in (params.low_quality, params.high_quality)
     )
-    scanner = measure_scanner(low, good, monitor.part(0.0, 0.95))
+    scanner = measure_scanner(low, good, without_noise, monitor.part(0.0, 0.95))
     make_folder(params.out)
     write_json(folder / "scanner.json", scanner.to_json(), overwrite=params.overwrite)
     monitor.progress(0.95, "drawing the page")
@@ -85,6 +88,12 @@ def _examples(
         "example.png": comparison([Pane("Scan", scan), Pane("Inverted", inverted)]),
         "high-quality.png": comparison([Pane("High quality", high)]),
     }
+
+
+def without_noise(scan: Volume) -> tuple[Floats, float]:
+    """Remove the noise of a simulated scan; returns the result and σ."""
+    result = enhance(scan, EnhanceConfig(denoiser="block-matching", device="cpu"))
+    return result.volume.voxels.astype(np.float32), result.noises[0].level
 
 
 def refuse_shared(low_quality: str, high_quality: str) -> None:

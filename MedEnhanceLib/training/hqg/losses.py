@@ -17,7 +17,7 @@ from torch import Tensor
 
 from MedEnhanceLib.learning.precision import mixed_precision, move, on_device
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.scanner.corrector.view_inputs import NEIGHBORS
+from MedEnhanceLib.scanner.corrector.config import NEIGHBORS
 from MedEnhanceLib.training.hqg.adversary import Adversary
 from MedEnhanceLib.training.hqg.config import TrainConfig
 from MedEnhanceLib.training.hqg.content import ContentLoss

@@ -16,7 +16,7 @@ from MedEnhanceLib.core.geometry import Triple
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.runtime.machine import Pool, cpu_threads
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.scanner.corrector.view_inputs import NEIGHBORS
+from MedEnhanceLib.scanner.corrector.config import NEIGHBORS
 
 Slab = TypeVar("Slab")
 # Chosen by hand (decisions 0066 and 0109); no table isolates them. Measured by

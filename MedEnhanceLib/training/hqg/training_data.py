@@ -12,9 +12,9 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.describe import refuse_unfit
-from MedEnhanceLib.jobs.kinds.measure_scanner import volumes_in
+from MedEnhanceLib.jobs.kinds.measure_scanner import volumes_in, without_noise
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.scanner.measure import measure_scanner
+from MedEnhanceLib.scanner.check import measure_scanner
 from MedEnhanceLib.scanner.scanner import Scanner
 from MedEnhanceLib.training.hqg.config import TrainConfig
 
@@ -64,7 +64,7 @@ def scanner_of(config: TrainConfig, good: Sequence[Volume], monitor: Monitor) ->
         scanner = Scanner.read(config.scanner)
     else:
         low = volumes_in(config.low_quality, config.modality, monitor)
-        scanner = measure_scanner(low, good, monitor)
+        scanner = measure_scanner(low, good, without_noise, monitor)
     if scanner.modality != config.modality:
         raise InputError(
             f"the scanner was measured in {scanner.modality}, and the training is of "

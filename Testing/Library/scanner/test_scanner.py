@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,7 @@ from MedEnhanceLib.noise.rician import rician_noise
 from MedEnhanceLib.runtime import progress
 from MedEnhanceLib.runtime.progress import Event
 from MedEnhanceLib.scanner.invert import contradictions, invert
+from MedEnhanceLib.scanner.page import summary_of
 from MedEnhanceLib.scanner.scanner import Scanner
 from MedEnhanceLib.synthetic import synthetic_volume
 
@@ -107,7 +109,105 @@ def test_pools_of_other_anatomy_are_warned_of() -> None:
     good = [of_tissues(seed, 0.1, 0.2, 0.2) for seed in range(6, 9)]
     scanner = me.measure_scanner(low, good, progress=False)
     assert scanner.misfit > 0.035
-    assert any("differ in anatomy" in warning for warning in scanner.warnings)
+    assert any("show different anatomy" in warning for warning in scanner.warnings)
+
+
+def warnings_of(volume: Volume, scanner: Scanner) -> tuple[Volume, list[str]]:
+    """Enhance with a scanner; also return what was warned of."""
+    said = list[str]()
+
+    def hear(event: Event) -> None:
+        if event.kind == "warning":
+            said.append(str(event.fields["message"]))
+
+    return me.enhance(volume, scanner=scanner, device="cpu", progress=hear).volume, said
+
+
+def limb(seed: int, levels: Sequence[float], side: int = 64) -> Volume:
+    """Draw bone in muscle in fat, of levels between 0 and 1."""
+    rng = np.random.default_rng((seed, 2))
+    rows, columns = (np.linspace(-1, 1, side) + rng.uniform(-0.05, 0.05) for _ in range(2))
+    radius = np.hypot(rows[:, None], columns) * rng.uniform(0.95, 1.1)
+    voxels = 1000 * np.array([*levels, 0])[np.searchsorted([0.25, 0.65, 0.85], radius)]
+    stack = np.tile(voxels.astype(np.float32), (SHAPE[0], 1, 1))
+    empty = synthetic_volume("MR", seed, shape=stack.shape, spacing=SPACING)
+    return empty.with_voxels(gaussian_blur(stack, 1.0))
+
+
+def test_a_contrast_that_is_not_monotone_is_refused() -> None:
+    scans = [scanned_alike(limb(seed, (0.9, 0.6, 0.3)), seed) for seed in range(4)]
+    good = [limb(seed, (0.3, 0.5, 1.0)) for seed in range(6, 10)]
+    scanner = me.measure_scanner(scans, good, progress=False)
+    assert set(scanner.without) == {"field", "resolution", "curve"}
+    assert any("not a monotone function" in each for each in scanner.warnings)
+    assert "not measurable here (rows)" in summary_of(scanner)
+    # The scan is enhanced without it, and both remedies are said.
+    result, said = warnings_of(scans[0], scanner)
+    assert np.array_equal(result.voxels, me.enhance(scans[0], device="cpu").volume.voxels)
+    told = next(each for each in said if "was not inverted" in each)
+    assert "same sequence" in told and "--correct-bias-field" in told
+
+
+def varying(_: Volume, seed: int) -> Volume:
+    rng, volume = np.random.default_rng((seed, 1)), limb(seed, (0.3, 0.5, 1.0), 96)
+    noise = np.linspace(15, 90, 96)[:, None] * rng.standard_normal(volume.shape)
+    return volume.with_voxels(np.abs(volume.voxels + noise).astype(np.float32))
+
+
+def aliased(volume: Volume, _: int) -> Volume:
+    return volume.with_voxels(volume.voxels + 0.2 * np.roll(volume.voxels, 21, axis=1))
+
+
+def wrapped(volume: Volume, _: int) -> Volume:
+    voxels = volume.voxels[:, 12:-12].copy()
+    voxels[:, -12:] += volume.voxels[:, :12]
+    voxels[:, :12] += volume.voxels[:, -12:]
+    return volume.crop(j=slice(12, -12)).with_voxels(voxels)
+
+
+@pytest.mark.parametrize(
+    ("faulty", "says"), [(varying, "noise"), (aliased, "aliasing"), (wrapped, "wrap around")]
+)
+def test_what_the_model_of_a_scanner_lacks_is_said_and_nothing_inverted(
+    faulty: Callable[[Volume, int], Volume], says: str
+) -> None:
+    scans = [faulty(scanned(phantom(seed), seed), seed) for seed in range(3)]
+    scanner = me.measure_scanner(scans, [phantom(n) for n in (6, 7, 8)], progress=False)
+    assert not scanner.applies
+    assert any(says in each and "nothing is inverted" in each for each in scanner.warnings)
+    assert not measured().without or says not in " ".join(measured().warnings)
+
+
+def test_what_an_inversion_gains_is_checked_and_without_gain_it_is_not_applied() -> None:
+    gain = measured().gain
+    assert gain is not None and gain.median > 1 and gain.volumes == 4
+    assert "dB over enhance in 4 simulated scans" in summary_of(measured())
+    # Where the pools are of one source, there is nothing to gain.
+    alike = [phantom(seed) for seed in range(6)]
+    noisy = [scanned_alike(each, seed) for seed, each in enumerate(alike)]
+    scanner = me.measure_scanner(noisy[:3], noisy[3:], progress=False)
+    assert not scanner.applies
+    assert any("nothing is inverted" in each for each in scanner.warnings)
+
+
+def scanned_alike(volume: Volume, seed: int) -> Volume:
+    """Add noise alone."""
+    noisy = rician_noise(volume.voxels / np.float32(1000), NOISE, np.random.default_rng(seed))
+    return volume.with_voxels(1000 * noisy)
+
+
+def test_a_resolution_that_is_not_seen_to_fall_has_no_upper_end() -> None:
+    noisy = [scanned_alike(phantom(seed), seed) for seed in range(6)]
+    rows = me.measure_scanner(noisy[:3], noisy[3:], progress=False).rows
+    half, last = rows.half, rows.places[-1]
+    assert half.low < half.value <= half.high == last
+    below, above = ((level,) * len(rows.places) for level in (0.3, 1.0))
+    for low, high, words in (
+        (rows.low, above, "MTF50: above"), (below, above, "not measurable here"),
+        (below, rows.low, "MTF50: below"),
+    ):  # fmt: skip
+        slices = replace(rows, low=low, high=high)
+        assert words in summary_of(replace(measured(), slices=slices)), words
 
 
 def test_where_k_space_was_cut_is_measured_though_noise_hides_what_is_left() -> None:
@@ -359,7 +459,7 @@ def test_the_commands_write_a_page_and_record_the_scanner(
             me.measure_scanner(low, other)
         assert main(["scanner", low, "--high-quality", other, "--out", str(out)]) != 0
     text = (page / "index.html").read_text(encoding="utf-8")
-    assert "half of the contrast is left at" in text
+    assert re.search(r"MTF50: .*cycles/mm \(rows\)", text)
     assert "a pool has 3 volumes" in text
     assert "7.nii.gz" in text
     pictures = set(re.findall(r'src="([^"]+)"', text))
