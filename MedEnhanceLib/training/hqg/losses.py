@@ -25,7 +25,7 @@ from MedEnhanceLib.training.hqg.patches import PatchBatch, SlabPool, TrainingSla
 from MedEnhanceLib.training.hqg.scanned_slabs import LowQualitySlabMaker, ScannedSlabMaker
 from MedEnhanceLib.training.hqg.style_code import CodedNetwork, divergence, drawn
 
-# Chosen by hand (decisions 0066 and 0109).
+# Chosen by hand (decision 0109).
 #: Patches of a step.
 _BATCH = 8
 #: Errors beyond this, in σ, count no more: edges of metal must not decide.

@@ -19,7 +19,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.scanner.corrector.config import NEIGHBORS
 
 Slab = TypeVar("Slab")
-# Chosen by hand (decisions 0066 and 0109); no table isolates them. Measured by
+# Chosen by hand (decision 0109); no table isolates them. Measured by
 # Benchmarks/unpaired.py.
 #: Lesions of a slab, their radii in mm, contrast in HU, and weight in the loss beside tissue.
 _LESIONS, _RADIUS_MM, _CONTRAST_HU, _LESION_WEIGHT = 24, (1.2, 5.0), (4.0, 100.0), 3.0
