@@ -64,7 +64,7 @@ class LogicTest(MedEnhanceTestCase):
         error = self.refusal(self.logic.enhance, node, model="brain")
         self.assertIn("segments; a model that", error.message)
         error = self.refusal(self.logic.enhance, ct, segment=True)
-        self.assertIn("no model that segments CT", error.message)
+        self.assertIn("no model for CT that segments", error.message)
 
     @slow
     def test_scriptsNameAHead(self):

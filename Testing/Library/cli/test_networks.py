@@ -58,7 +58,7 @@ def test_a_head_is_chosen_by_name(
         (
             ("--segment", "--modality", "CT"),
             3,
-            "for CT that segments\nModels are installed for MR.",
+            "that segments\nModels are installed for MR.",
         ),
         (("--segment", "--segmenter", "mr-slices"), 3, "a model that segments is needed"),
     ],
