@@ -53,7 +53,7 @@ class Radius(Options):
 class WithRadius:
     """A denoiser that has options, as far as they are checked; registered as "with-radius"."""
 
-    is_joint, needs_model, options = False, False, Radius
+    is_joint, options = False, Radius
 
 
 _ENHANCE = {"python": "enhance", "logic": "enhance"}
