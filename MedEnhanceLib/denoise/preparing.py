@@ -121,6 +121,12 @@ def seen_of(
 ) -> tuple[Volume, Sequence[int], tuple[int, ...]]:
     """Turn a volume to the order in which it is measured, and measure its ranges.
 
+    Args:
+        volume: as it is stored.
+        frame: number of the only frame to enhance; None for all.
+        cache: filled with the order and the ranges.
+        is_part: whether some slices are requested, not the whole volume.
+        scratch: folder for a large array; None: in memory.
     Returns it, the numbers of the frames to enhance, and of those without content.
     """
     turn = _turn_of(volume, is_part=is_part)
