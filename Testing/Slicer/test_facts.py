@@ -134,6 +134,12 @@ class FactsTest(EnhanceTestCase):
         output.SetAttribute("MedEnhance.manifest", '{"results": 3, "config": []}')
         output.SetAttribute("MedEnhance.strength", "much")
         self.assertEqual(result_texts.factsOf(output), "Model m")
+
+    def test_aMethodWithoutWeightsIsNoModel(self):
+        for sha256, text in (("", "Method m"), ("0f", "Model m")):
+            model = {"name": "m", "sha256": sha256}
+            output = self.resultOf(self.smallVolume(), model=model, manifest={"model": model})
+            self.assertEqual(result_texts.factsOf(output), text)
         self.assertEqual(result_texts.noticeOf(output), ("info", "", ""))
 
     def test_labelsOfOneResultDoNotLieOverAnother(self):
