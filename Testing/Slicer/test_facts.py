@@ -96,6 +96,7 @@ class FactsTest(EnhanceTestCase):
         self.assertEqual(messages.translated(text("find_even_tissue", command="medenhance")), said)
         said = messages.translated(text("state_noise", sigma="±7", run="medenhance", noise=7.0))
         self.assertNotIn("medenhance", said)
+        self.processEvents(50)
         self.assertLess(self.ui.regionButton.y, self.ui.applyButton.y)
 
     def test_aMadeUpLanguageLeavesNoEnglishInVerdictFactsStagesAndErrors(self):
@@ -136,10 +137,10 @@ class FactsTest(EnhanceTestCase):
         self.assertEqual(result_texts.factsOf(output), "Model m")
 
     def test_aMethodWithoutWeightsIsNoModel(self):
-        for sha256, text in (("", "Method m"), ("0f", "Model m")):
+        for sha256, said in (("", "Method m"), ("0f", "Model m")):
             model = {"name": "m", "sha256": sha256}
             output = self.resultOf(self.smallVolume(), model=model, manifest={"model": model})
-            self.assertEqual(result_texts.factsOf(output), text)
+            self.assertEqual(result_texts.factsOf(output), said)
         self.assertEqual(result_texts.noticeOf(output), ("info", "", ""))
 
     def test_labelsOfOneResultDoNotLieOverAnother(self):
