@@ -96,6 +96,7 @@ class FactsTest(EnhanceTestCase):
         self.assertEqual(messages.translated(text("find_even_tissue", command="medenhance")), said)
         said = messages.translated(text("state_noise", sigma="±7", run="medenhance", noise=7.0))
         self.assertNotIn("medenhance", said)
+        self.ui.regionButton.visible = True  # one that is hidden stays where it was
         self.processEvents(50)
         self.assertLess(self.ui.regionButton.y, self.ui.applyButton.y)
 
