@@ -13,7 +13,7 @@ from MedEnhancePanels.messages import translated
 
 
 def factsOf(output):
-    """Say what was measured and done, and by which model and device, a line each."""
+    """Say what was measured and done, by which method or model and device, a line each."""
     isPart = "slices" in provenance.part(output, "config")
     part = _("Only in a region; all around it is as in the input.") if isPart else ""
     lines = [part, _framesOf(output), *findingsOf(output), _madeBy(output)]
@@ -58,8 +58,9 @@ def _madeBy(output):
     manifest = provenance.manifestOf(output) or {}
     facts, device = [], str(manifest.get("device") or "").partition(":")[0]
     if model := output.GetAttribute("MedEnhance.model"):
-        version = provenance.part(output, "model").get("version") or ""
-        facts.append(_("Model {model}").format(model=f"{model} {version}".strip()))
+        about = provenance.part(output, "model")
+        text = _("Method {model}") if about.get("sha256") == "" else _("Model {model}")
+        facts.append(text.format(model=f"{model} {about.get('version') or ''}".strip()))
     if device:
         facts.append(_("on the {device}").format(device=_devices().get(device, device)))
     if manifest.get("seconds") is not None:

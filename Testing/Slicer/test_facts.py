@@ -96,6 +96,8 @@ class FactsTest(EnhanceTestCase):
         self.assertEqual(messages.translated(text("find_even_tissue", command="medenhance")), said)
         said = messages.translated(text("state_noise", sigma="±7", run="medenhance", noise=7.0))
         self.assertNotIn("medenhance", said)
+        self.ui.regionButton.visible = True  # one that is hidden stays where it was
+        self.processEvents(50)
         self.assertLess(self.ui.regionButton.y, self.ui.applyButton.y)
 
     def test_aMadeUpLanguageLeavesNoEnglishInVerdictFactsStagesAndErrors(self):
@@ -134,6 +136,12 @@ class FactsTest(EnhanceTestCase):
         output.SetAttribute("MedEnhance.manifest", '{"results": 3, "config": []}')
         output.SetAttribute("MedEnhance.strength", "much")
         self.assertEqual(result_texts.factsOf(output), "Model m")
+
+    def test_aMethodWithoutWeightsIsNoModel(self):
+        for sha256, said in (("", "Method m"), ("0f", "Model m")):
+            model = {"name": "m", "sha256": sha256}
+            output = self.resultOf(self.smallVolume(), model=model, manifest={"model": model})
+            self.assertEqual(result_texts.factsOf(output), said)
         self.assertEqual(result_texts.noticeOf(output), ("info", "", ""))
 
     def test_labelsOfOneResultDoNotLieOverAnother(self):

@@ -53,8 +53,9 @@ class LogicTest(MedEnhanceTestCase):
     def test_hintsNameNoOptionsOfTheCommandLine(self):
         node = self.mr()
         ct = self.smallVolume(name="ct", modality="CT")
+        head = {"segment": True, "force_segmenter": True}
         hints = [
-            self.refusal(self.logic.enhance, node, segment=True, device="cuda:99").hint,
+            self.refusal(self.logic.enhance, node, device="cuda:99", **head).hint,
             self.refusal(self.logic.enhance, node, model="no-such-model").hint,
             self.refusal(self.logic.enhance, node, model="mr-slices").hint,
             self.refusal(self.logic.enhance, ct, correct_bias_field=True).hint,
