@@ -39,8 +39,9 @@ _TISSUE = 0.35
 _STILL = 1.2
 _FEWEST = 3
 _LOW_SNR = 10
-#: Frames from which the principal components of a sequence are worth a look.
-_FEWEST_OF_MP_PCA = 10
+#: Frames from which the principal components of a sequence are worth a look, and up to which they
+#: take minutes.
+_FEWEST_OF_MP_PCA, _MOST_OF_MP_PCA = 10, 50
 
 
 def parts(options: Namespace) -> Iterator[Part]:
@@ -133,7 +134,7 @@ def judge(name: str, sequence: Volume) -> list[Row]:
     with contextlib.suppress(ImportError):  # the package is not free for all uses
         row["bm4d"] = error(bm4d_mr(single, rician=False).voxels) / before
         row["bm4d_true"] = error(bm4d_mr(single, sigma, rician=False).voxels) / before
-    if len(frames) >= _FEWEST_OF_MP_PCA:
+    if _FEWEST_OF_MP_PCA <= len(frames) <= _MOST_OF_MP_PCA:
         with contextlib.suppress(ImportError):
             from dipy.denoise.localpca import mppca
 
