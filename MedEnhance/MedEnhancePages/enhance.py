@@ -300,15 +300,17 @@ class EnhancePanel(Page):
         if options.box is not None:
             texts = _("{what}, first in the region"), _("{what}, only in the region")
             what = texts[options.isBoxAlone].format(what=what)
-        facts = {"what": what, "device": self._devices.nameOf(state.device)}
-        model = model_choice.modelFor(self.target, options.config)
+        config, model = options.config, model_choice.modelFor(self.target, options.config)
+        device = config.device if model is not None else "cpu"  # on others only networks run
+        facts = {"what": what, "device": self._devices.nameOf(device)}
         self.ui.planLabel.toolTip = model.about if model is not None else ""
         plan = _("{what}, on the {device}").format(**facts)
         if model is not None:
             plan = _("{what}. Runs model {model} on the {device}").format(model=model.name, **facts)
         # A region alone takes a part of the time, which is not known.
-        config = options.config
-        expected = "" if options.isBoxAlone else self._devices.expectedText(self.target, config)
+        expected = ""
+        if not options.isBoxAlone:
+            expected = self._devices.expectedText(self.target, config.task, device)
         return ", ".join(filter(None, [plan, expected])) + "."
 
     def _busy(self):

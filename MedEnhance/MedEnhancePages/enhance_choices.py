@@ -39,18 +39,17 @@ class DeviceChoice:
         name = self._choice if device == "auto" else device
         return name.upper() or _("best device")
 
-    def expectedText(self, node, config):
+    def expectedText(self, node, task, device):
         """Say about how long a run takes, from the last one of its task on the device.
 
         Without such a run, from the threads of the processor; empty if not known.
         """
-        device = self._choice if config.device == "auto" else config.device
-        isOnCores = device == "cpu" and config.task != "slices"
+        device = self._choice if device == "auto" else device
+        isOnCores = device == "cpu" and task != "slices"
         seconds = duration.expected_seconds(
             bridge.millionVoxels(node),
-            slicer.util.settingsValue(_paceKey(device, config.task), 0.0, converter=float),
+            slicer.util.settingsValue(_paceKey(device, task), 0.0, converter=float),
             threads=self._threads if isOnCores else 0,
-            is_compiled=self._isCompiled,
             is_built_first=self._isBuildDue(device),
         )
         return _("about {time}").format(time=duration_text(seconds)) if seconds else ""

@@ -6,19 +6,14 @@ import colorsys
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
-from MedEnhanceLib.core.arrays import Bytes, Ints
 from MedEnhanceLib.core.options import About, Options, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.text import sentence
 from MedEnhanceLib.runtime.texts import text
 
-#: An image's file, the image, and its label indices, or what a task knows its places by, [K, J, I];
-#: 0: background.
-LabeledFile = tuple[Path, Volume, Bytes | Ints]
 #: A side at the beginning of a label's name: "Left thalamus", "Right thalamus" are one structure.
 SIDE = re.compile(r"(left|right)[ _-]+(.+)", re.I)
 #: Name of the volume of all that lies within the skull.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from MedEnhanceLib.report.figures import Picture
 
-__all__ = ["MODALITIES", "Enhance", "ImageLike", "Modality", "Volume", "as_volume", "restore_dtype"]
+__all__ = ["MODALITIES", "ImageLike", "Modality", "Volume", "as_volume", "restore_dtype"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -426,8 +426,6 @@ class Volume:
 ImageLike = (
     Volume | PathLike | exchange.ArrayLike | exchange.ImageOfNibabel | exchange.ImageOfSimpleITK
 )
-#: Enhances a volume; one method passes it to another, as none imports another.
-Enhance = Callable[[Volume], Volume]
 
 
 def _is_image(data: Any) -> bool:

@@ -60,7 +60,7 @@ from MedEnhanceLib.io.describe import refuse_too_large
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.noise.even_region import even_tissue_of
 from MedEnhanceLib.noise.movement import STILL
-from MedEnhanceLib.runtime.device import choose_device, refuse_unknown
+from MedEnhanceLib.runtime.device import refuse_unknown
 from MedEnhanceLib.runtime.machine import blas_on_one_thread
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.texts import Text, text
@@ -233,7 +233,7 @@ def _prepared(
     _refuse_unmeasured(volume, config)
     original = volume if frame is None else volume.frame(frame)
     part, is_part = _requested_part(box, volume, config), box[0] is not None
-    scanner = _scanner_of(original, config, given, bundle, is_part=is_part)
+    scanner = _scanner_of(original, config, given, bundle, monitor, is_part=is_part)
     if scanner is not None and not scanner.scanner.applies:
         warnings = "; ".join(scanner.scanner.warnings)
         monitor.warn(text("scanner_refused", warnings=warnings), about="scanner", is_general=True)
@@ -484,6 +484,7 @@ def _scanner_of(
     config: EnhanceConfig,
     given: Scanner | None,
     bundle: Bundle | None,
+    monitor: Monitor,
     *,
     is_part: bool,
 ) -> ScannerModel | None:
@@ -499,7 +500,7 @@ def _scanner_of(
                 "takes no uncertainty",
                 "Leave out scanner, uncertainty and correct_bias_field, or the model.",
             )
-        model = ScannerModel.of(bundle, choose_device(config.device).name)
+        model = ScannerModel.of(bundle, config.device, monitor)
     elif given is None:
         return None
     else:

@@ -9,9 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib import native
-from MedEnhanceLib.learning.native_unet import NativeUNet
-
 
 class ResidualUNet(nn.Module):
     """U-Net of residual blocks, whose change is 0 before training.
@@ -52,11 +49,6 @@ class ResidualUNet(nn.Module):
             x = self.up[level](self.grow[level](x) + skips[level])
         change: Tensor = self.last(x)[:, 0, :m, :w].float()
         return change
-
-    def compiled(self, library: native.Library) -> NativeUNet:
-        """Return a copy that computes in C, for inference on the CPU."""
-        arrays = {name: each.numpy(force=True) for name, each in self.state_dict().items()}
-        return NativeUNet(arrays, self.first.in_channels, self.widths, self.depth, library)
 
 
 class ResidualBlock(nn.Module):

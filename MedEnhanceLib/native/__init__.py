@@ -4,7 +4,7 @@ One shared library is in this folder, built by `build.py` from the C files besid
 function once for every vector width of the processor family; the widest that this processor
 supports is used. The C functions trust their pointers: callers check shapes and types of arrays
 before. On the codec the width has no effect; the filter has the same bits at all widths with fused
-multiply-adds; networks are in bfloat16 at the widths that have it, in single precision at others.
+multiply-adds.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 #: Statuses of its functions, as in native.h; 0 is success.
 NO_MEMORY, BAD_STREAM = 2, 3
 #: Vector widths by their bit in `native_widths`, narrowest first.
-WIDTHS = ("plain", "avx2", "avx512", "bf16", "amx")
-#: Widths at which networks are in bfloat16.
-BFLOAT_WIDTHS = ("bf16", "amx")
+WIDTHS = ("plain", "avx2", "avx512")
 #: Consequences of a missing library, for messages; the ratio of CPU time is measured.
 _WITHOUT = (
     "noise cannot be removed, reading lossless files takes about fifteen times as long, and "
@@ -38,11 +36,9 @@ _LABELS = {
     "plain": "no vector extension",
     "avx2": "AVX2",
     "avx512": "AVX-512",
-    "bf16": "AVX-512 with bfloat16",
-    "amx": "AVX-512 and AMX",
 }
 
-Width = Literal["plain", "avx2", "avx512", "bf16", "amx"]
+Width = Literal["plain", "avx2", "avx512"]
 
 #: As in grouped.c: largest search window along slices, rows and columns; coefficients of a block,
 #: and its side.

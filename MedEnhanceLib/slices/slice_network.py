@@ -13,7 +13,6 @@ from torch import Tensor
 from MedEnhanceLib.bundles.export import load_tensors, must_fit
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.options import config_from_json
-from MedEnhanceLib.learning.native_unet import NativeUNet
 from MedEnhanceLib.learning.precision import mixed_precision
 from MedEnhanceLib.learning.unet import ResidualUNet
 from MedEnhanceLib.slices.config import SliceNetConfig
@@ -101,10 +100,7 @@ class SliceNet(ResidualUNet):
         super().__init__(_IMAGES + _MAPS, config.widths, config.depth)
         self.config = config
 
-    def forward(
-        self, smooth: Tensor, begun: Tensor, beside: Tensor, rows: Tensor,
-        compiled: NativeUNet | None = None,
-    ) -> Tensor:  # fmt: skip
+    def forward(self, smooth: Tensor, begun: Tensor, beside: Tensor, rows: Tensor) -> Tensor:
         """Compute what to add to `begun`.
 
         Args:
@@ -112,33 +108,26 @@ class SliceNet(ResidualUNet):
             begun: [B, M, W], its consistent planes.
             beside: [B, 2, M, W], `begun` of the planes before and after.
             rows: [1, 8, M] or [B, 8, M].
-            compiled: the network in C, for use without gradients.
         Returns [B, M, W].
         """
         batch, _, w = begun.shape
         maps = rows.expand(batch, -1, -1)[..., None].expand(-1, -1, -1, w)
         images = [begun[:, None], (begun - smooth)[:, None] * 4, beside - begun[:, None]]
-        inputs = torch.cat([*images, maps], dim=1)
-        if compiled is None:
-            return self.change(inputs)
-        return torch.from_numpy(np.stack([compiled.change(each) for each in inputs.numpy()]))
+        return self.change(torch.cat([*images, maps], dim=1))
 
 
-def restore_planes(
-    network: SliceNet, slices: Tensor, maps: StackMaps, compiled: NativeUNet | None = None
-) -> Tensor:
+def restore_planes(network: SliceNet, slices: Tensor, maps: StackMaps) -> Tensor:
     """Restore planes, each from itself and its neighbors, consistent with the slices.
 
     Args:
         network: on the device of `slices`.
         slices: [B, 3, K, W], thick, on the network's scale; the plane in the middle is restored.
         maps: of the stack, on the same device.
-        compiled: the network in C.
     Returns [B, M, W].
     """
     smooth, begun = maps.begin(slices)
     with mixed_precision(str(slices.device)):
-        change = network(smooth[:, 1], begun[:, 1], begun[:, ::2], maps.rows, compiled)
+        change = network(smooth[:, 1], begun[:, 1], begun[:, ::2], maps.rows)
     return maps.consistent(begun[:, 1] + change, slices[:, 1])
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from MedEnhanceLib import native
 from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.bundles.suitability import ModelWarning, messages_of, model_warnings
@@ -261,8 +260,6 @@ def restore_array(
     limit = _COARSEST * max(stack.thin_mm, min(across_mm))
     axes = [axis for axis in (1, 2) if across_mm[axis - 1] <= limit]
     finished, total_planes = 0, sum(thick.shape[3 - axis] for axis in axes)
-    library = native.load() if device == "cpu" else None
-    compiled = None if library is None else network.compiled(library)
     threads = cpu_threads() if device == "cpu" else 1
     for axis in axes:
         # Planes contain the thick axis and `axis`; the other axis numbers them.
@@ -277,7 +274,7 @@ def restore_array(
             slices = torch.from_numpy(scaling.apply(planes[around])).to(device)
             with torch.inference_mode():
                 near = slices.unfold(0, 3, 1).movedim(-1, 1)
-                return restore_planes(network, near, maps, compiled).cpu().numpy()
+                return restore_planes(network, near, maps).cpu().numpy()
 
         at_once = max(1, _AT_ONCE // (threads * stack.thin * thick_planes.shape[2]))
         parts = list(parts_of(0, len(thick_planes), at_once))

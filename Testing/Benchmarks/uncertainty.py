@@ -54,7 +54,8 @@ class Measured:
     """A damaged subject after enhancement: arrays over its tissue, in units of the volume.
 
     about: of its row, with SNR and the share of the error that is left. share: of the noise that
-    was removed. own: σ of the noise that the reference itself has; 0 where it cannot be measured.
+    was removed, without `CT_SHARE`. own: σ of the noise that the reference itself has; 0 where it
+    cannot be measured.
     """
 
     about: Row
@@ -112,7 +113,7 @@ def measure_one(about: Row, known: Subject, own: float, damage: Degradation) -> 
         for volume in (result.volume, degraded)
     )
     noise = result.measured["noise"]
-    share = noise["share_removed"]
+    share = noise["share_removed"] / noise.get("ct_share", 1)
     left = float(
         np.sqrt(np.square(miss[known.inside]).sum() / np.square(before[known.inside]).sum())
     )

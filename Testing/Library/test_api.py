@@ -34,14 +34,14 @@ def test_no_call_takes_an_address(head: Volume, tmp_path: Path) -> None:
         lambda: me.open(address),
         lambda: me.decompress(address),
         lambda: me.recover(address),
-        lambda: me.enhance(head, guide=address),
+        lambda: me.enhance(address),
         lambda: me.save(head, address),
         lambda: me.save_dicom(head, address, patient_id="P-17"),
         lambda: me.compress(head, address, lossless=True),
         lambda: me.train("hqg", "cpu", address, out=out),
         lambda: me.train("hqg", "cpu", tmp_path, out=address),
         lambda: me.distill(address, out),
-        lambda: me.evaluate("mr", address),
+        lambda: me.evaluate("mr-slices", address),
     ]
     for call in calls:
         with pytest.raises(me.InputError, match="is an address") as caught:
@@ -89,7 +89,7 @@ def test_a_refused_value_is_shown_in_short(head: Volume) -> None:
 
 def test_an_unknown_modality_is_to_be_stated_in_words_of_python_too() -> None:
     for call in (me.enhance, me.segment):
-        with pytest.raises(me.ModelError) as caught:
+        with pytest.raises(me.MedEnhanceError, match="the modality is unknown") as caught:
             call(np.zeros((8, 8, 8)), spacing=(1, 1, 1))
         assert "--modality MR or CT (modality= in Python)" in caught.value.hint
         assert caught.value.exit_status == 3  # models are there; the volume suits none

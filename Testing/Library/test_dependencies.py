@@ -79,7 +79,7 @@ import MedEnhanceLib as me
 from MedEnhanceLib.jobs import JobSpec, run_job
 voxels = np.random.default_rng(0).integers(0, 900, (2, 32, 32)).astype(np.int16)
 volume, path = me.Volume(voxels, modality="MR"), sys.argv[1]
-me.compress(me.enhance(volume, model="mr", device="cpu").volume, path, lossless=True)
+me.compress(me.enhance(volume).volume, path, lossless=True)
 me.save(me.decompress(path), path + ".nrrd")
 params = {"input": path + ".nrrd", "output": path + "-2.nrrd", "report": path + ".d"}
 try:

@@ -214,10 +214,6 @@ def test_an_array_of_nibabel_is_taken_and_returned_in_its_axes(
         assert volume.numpy().shape == array.shape != volume.shape
     frames = me.Volume.from_array(np.stack([array] * 2, -1), affine=image.affine, axes="IJK")
     assert np.array_equal(frames.voxels, np.stack([head.voxels] * 2))
-    guided = me.enhance(
-        array, affine=image.affine, axes="IJK", guide=[torch.as_tensor(array) / 2], **options
-    )
-    assert guided.volume.geometry == expected.geometry
     with pytest.raises(me.ConfigError, match="Nifti1Image, which has its own"):
         me.enhance(image, axes="IJK")
     with pytest.raises(me.InputError, match="axes is 'KIJ'") as refused:

@@ -399,8 +399,11 @@ class ApplyTest(EnhanceTestCase):
         self.context.state.device = "cpu"
         self.choose(self.smallVolume(modality="MR"))  # 3,840 voxels: 81 s, and 3 s to start
         self.assertRegex(self.ui.planLabel.text, r"Removes noise, on the CPU, about 85 s\.$")
-        self.context.state.device = "cuda"  # of which no run is known
-        self.assertNotIn("about", self.ui.planLabel.text)
+        self.context.state.device = "cuda"  # on which networks run, not the filter
+        self.assertRegex(self.ui.planLabel.text, r"Removes noise, on the CPU, about 85 s\.$")
+        self.context.state.task = "slices"  # of which no run is known
+        self.assertRegex(self.ui.planLabel.text, r"Runs model mr-slices on the CUDA\.$")
+        self.context.state.task = "noise"
         slicer.app.userSettings().remove("MedEnhance/Pace")  # of runs of other tests
         facts = {"native": "not compiled: …", "cpu_threads": 1, "choice": {"name": "cpu"}}
         self.context.devices.take(types.SimpleNamespace(state="done", result=facts))

@@ -54,7 +54,7 @@ class LogicTest(MedEnhanceTestCase):
         node = self.mr()
         ct = self.smallVolume(name="ct", modality="CT")
         hints = [
-            self.refusal(self.logic.enhance, node, device="cuda:99").hint,
+            self.refusal(self.logic.enhance, node, segment=True, device="cuda:99").hint,
             self.refusal(self.logic.enhance, node, model="no-such-model").hint,
             self.refusal(self.logic.enhance, node, model="mr-slices").hint,
             self.refusal(self.logic.enhance, ct, correct_bias_field=True).hint,

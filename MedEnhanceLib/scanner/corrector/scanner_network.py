@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,15 +18,16 @@ from MedEnhanceLib.core.arrays import Floats
 from MedEnhanceLib.core.modality import profile_of
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.runtime.device import is_out_of_memory
-from MedEnhanceLib.runtime.machine import cpu_threads
-from MedEnhanceLib.runtime.ordered import ordered_map
+from MedEnhanceLib.runtime.dependencies import load_packages
+from MedEnhanceLib.runtime.device import choose_device, is_out_of_memory
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.scanner.corrector.slice_corrector import UNPAIRED, SliceCorrector
-from MedEnhanceLib.scanner.corrector.view_inputs import NEIGHBORS
+from MedEnhanceLib.scanner.corrector.config import NEIGHBORS, UNPAIRED
 from MedEnhanceLib.scanner.invert import Inversion, contradictions
 from MedEnhanceLib.scanner.measure import scale_of, softened
 from MedEnhanceLib.scanner.scanner import Scanner
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.scanner.corrector.view_network import ViewNet
 
 _HU = 1000.0
 
@@ -38,27 +38,41 @@ class ScannerModel:
 
     Attributes:
         scanner: as measured.
-        corrector: the network; None for the inversion alone.
-        bundle: that both come from; None for a scanner of a file.
+        bundle: that it comes from; None for a scanner of a file.
+        device: that the network runs on; the CPU without one.
     """
 
     scanner: Scanner
-    corrector: SliceCorrector | None = None
     bundle: Bundle | None = None
-
-    @property
-    def device(self) -> str:
-        """The device that computes, by its torch name."""
-        return self.corrector.device if self.corrector else "cpu"
+    device: str = "cpu"
 
     @classmethod
-    def of(cls, bundle: Bundle, device: str) -> ScannerModel:
-        """Open that of a verified bundle; raises ModelError where its parts do not fit."""
+    def of(cls, bundle: Bundle, device: str, monitor: Monitor) -> ScannerModel:
+        """Open that of a verified bundle.
+
+        Args:
+            bundle: of the kind "enhancer".
+            device: as requested, for its network.
+            monitor: receives progress while PyTorch is loaded, and the choice of the device.
+        Raises ModelError where its parts do not fit, DependencyError without PyTorch.
+        """
         with must_fit(bundle, {}):
             scanner = config_from_json(Scanner, bundle.metadata["scanner"])
         if UNPAIRED not in bundle.metadata:
-            return cls(scanner, bundle=bundle)
-        return cls(scanner, SliceCorrector.opened(bundle, device, UNPAIRED), bundle)
+            return cls(scanner, bundle)
+        load_packages("torch", purpose="Correcting an inverted scanner", monitor=monitor)
+        choice = choose_device(device)
+        monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
+        model = cls(scanner, bundle, choice.name)
+        model.network(choice.name)  # refused before the work
+        return model
+
+    def network(self, device: str) -> ViewNet:
+        """Return the network on a device."""
+        from MedEnhanceLib.scanner.corrector.view_network import opened_network
+
+        assert self.bundle is not None
+        return opened_network(self.bundle.folder, self.bundle.sha256, device)
 
     def follow(
         self, inversion: Inversion, scan: Volume, sigma: float, monitor: Monitor
@@ -73,21 +87,21 @@ class ScannerModel:
             sigma: of its noise.
             monitor: may cancel.
         """
-        corrector, slices = self.corrector, list[Floats]()
-        if corrector is None:
+        if self.bundle is None or UNPAIRED not in self.bundle.metadata:
             return inversion
+        slices, device = list[Floats](), self.device
         while len(slices) < len(inversion.voxels):
             try:
-                for each in _corrected(corrector, inversion, sigma, len(slices), monitor):
-                    slices.append(each)
+                rest = range(len(slices), len(inversion.voxels))
+                slices.extend(_corrected(self.network(device), inversion, sigma, rest, monitor))
             except (MemoryError, RuntimeError) as cause:
-                if corrector.device == "cpu" or not is_out_of_memory(cause) or not self.bundle:
+                if device == "cpu" or not is_out_of_memory(cause):
                     raise
                 monitor.warn(
-                    f"memory ran out on {corrector.device}; correcting the inversion goes on "
-                    "with the CPU, slower"
+                    f"memory ran out on {device}; correcting the inversion goes on with the CPU, "
+                    "slower"
                 )
-                corrector = SliceCorrector.opened(self.bundle, "cpu", UNPAIRED)
+                device = "cpu"
         facts = inversion.facts | {"network": True}
         result = replace(inversion, voxels=np.stack(slices), facts=facts)
         facts["inconsistent"] = round(contradictions(result, scan, sigma)[1], 4)
@@ -95,24 +109,14 @@ class ScannerModel:
 
 
 def _corrected(
-    corrector: SliceCorrector, inversion: Inversion, sigma: float, start: int, monitor: Monitor
+    network: ViewNet, inversion: Inversion, sigma: float, numbers: range, monitor: Monitor
 ) -> Iterator[Floats]:
-    """Correct the slices of an inversion from `start` on."""
-    noisy, inverted = inversion.noisy, inversion.voxels
-    taken: Any = np.asarray
-    if corrector.compiled is None:
-        from MedEnhanceLib.learning.precision import as_tensor
-
-        taken = partial(as_tensor, device=corrector.device)
-    top, level = top_of(inversion), taken(np.full(inverted.shape[1:], sigma, np.float32))
-
-    def corrected(z: int) -> Floats:
+    """Correct slices of an inversion, by their numbers."""
+    noisy, inverted, top = inversion.noisy, inversion.voxels, top_of(inversion)
+    for z in numbers:
+        monitor.check()
         near = np.clip(np.arange(z - NEIGHBORS, z + NEIGHBORS + 1), 0, len(inverted) - 1)
-        images = taken(noisy[near]), taken(inverted[near]), level
-        return corrector.corrected(*images, top)
-
-    threads = cpu_threads() if corrector.device == "cpu" else 1
-    yield from ordered_map(corrected, range(start, len(inverted)), threads=threads, monitor=monitor)
+        yield network.corrected(noisy[near], inverted[near], sigma, top)
 
 
 def top_of(inversion: Inversion) -> float:

@@ -6,22 +6,29 @@ noise, and predicts the error of what was done in the middle one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.learning.precision import mixed_precision
+from MedEnhanceLib.bundles.export import load_tensors, must_fit
+from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.core.arrays import Floats
+from MedEnhanceLib.core.options import config_from_json
+from MedEnhanceLib.learning.precision import as_tensor, mixed_precision, move
 from MedEnhanceLib.learning.unet import ResidualUNet
-from MedEnhanceLib.scanner.corrector.config import ViewConfig
-from MedEnhanceLib.scanner.corrector.view_inputs import (
+from MedEnhanceLib.scanner.corrector.config import (
     AROUND,
     IMAGES,
     LEAST_SIGMA,
     NEIGHBORS,
     TYPICAL_SIGMA,
     TYPICAL_VALUE,
+    UNPAIRED,
+    ViewConfig,
 )
 
 
@@ -54,13 +61,39 @@ class ViewNet(ResidualUNet):
         images = torch.cat([removed, relative, torch.stack(kind, dim=1)], dim=1)
         return middle + sigma * self.change(images)
 
-    def corrected(self, images: Sequence[Tensor], top: float) -> Tensor:
-        """Correct a slice, [J, I].
+    def corrected(self, noisy: Floats, inverted: Floats, sigma: float, top: float) -> Floats:
+        """Correct a slice, [J, I], in the units of the scan.
 
         Args:
-            images: noisy and filtered slices, [5, J, I], and σ, as of `forward`, but without B.
+            noisy: five slices, [5, J, I].
+            inverted: the same, inverted.
+            sigma: of the noise.
             top: what is 1 on the network's scale.
         """
-        with torch.inference_mode(), mixed_precision(str(images[0].device)):
-            result: Tensor = self(*(each[None] / top for each in images))[0] * top
+        device = str(self.last.weight.device)
+        images = [as_tensor(each / np.float32(top), device)[None] for each in (noisy, inverted)]
+        level = torch.full_like(images[0][:, 0], sigma / top)
+        with torch.inference_mode(), mixed_precision(device):
+            result: Floats = self(*images, level)[0].float().numpy(force=True) * np.float32(top)
         return result
+
+
+@lru_cache(maxsize=4)
+def opened_network(folder: Path, sha256: str, device: str) -> ViewNet:
+    """Open the network of a bundle, which stays loaded between jobs; another has another hash.
+
+    Args:
+        folder: of the bundle.
+        sha256: of its weights.
+        device: as PyTorch names it.
+    Raises ModelError where the weights do not fit.
+    """
+    bundle = read_bundle(folder, expected_sha256=sha256)
+    every = load_tensors(bundle).items()
+    prefix = f"{UNPAIRED}."
+    tensors = {k.removeprefix(prefix): v for k, v in every if k.startswith(prefix)}
+    with must_fit(bundle, tensors), torch.random.fork_rng(devices=[]):
+        network = ViewNet(config_from_json(ViewConfig, bundle.metadata[UNPAIRED]))
+        network.load_state_dict(tensors)
+    move(network, device)
+    return network.eval().requires_grad_(False)

@@ -30,7 +30,7 @@ def _declare_distill(parser: Parser) -> None:
     parser.add_argument(
         "--preset",
         choices=tuple(DistillConfig.PRESETS),
-        help="of matching: smoke: for tests; quick: minutes a patient; cpu: half an hour; full: "
+        help="of matching: smoke: for tests; quick: seconds a patient; cpu: minutes; full: "
         "for a GPU (default: what --config says, else cpu)",
     )
     parser.add_argument("--config", metavar="FILE", help="options as JSON, on top of the preset")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from MedEnhanceLib.learning.precision import mixed_precision, move, on_device
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.scanner.corrector.view_inputs import NEIGHBORS
+from MedEnhanceLib.scanner.corrector.config import NEIGHBORS
 from MedEnhanceLib.training.hqg.adversary import Adversary
 from MedEnhanceLib.training.hqg.config import TrainConfig
 from MedEnhanceLib.training.hqg.content import ContentLoss
@@ -25,7 +25,7 @@ from MedEnhanceLib.training.hqg.patches import PatchBatch, SlabPool, TrainingSla
 from MedEnhanceLib.training.hqg.scanned_slabs import LowQualitySlabMaker, ScannedSlabMaker
 from MedEnhanceLib.training.hqg.style_code import CodedNetwork, divergence, drawn
 
-# Chosen by hand (decisions 0066 and 0109).
+# Chosen by hand (decision 0109).
 #: Patches of a step.
 _BATCH = 8
 #: Errors beyond this, in σ, count no more: edges of metal must not decide.

@@ -16,10 +16,10 @@ from MedEnhanceLib.core.geometry import Triple
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.runtime.machine import Pool, cpu_threads
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.scanner.corrector.view_inputs import NEIGHBORS
+from MedEnhanceLib.scanner.corrector.config import NEIGHBORS
 
 Slab = TypeVar("Slab")
-# Chosen by hand (decisions 0066 and 0109); no table isolates them. Measured by
+# Chosen by hand (decision 0109); no table isolates them. Measured by
 # Benchmarks/unpaired.py.
 #: Lesions of a slab, their radii in mm, contrast in HU, and weight in the loss beside tissue.
 _LESIONS, _RADIUS_MM, _CONTRAST_HU, _LESION_WEIGHT = 24, (1.2, 5.0), (4.0, 100.0), 3.0

@@ -28,8 +28,7 @@ from MedEnhanceLib.learning.checkpoint import Stateful
 from MedEnhanceLib.learning.precision import move, without_tf32
 from MedEnhanceLib.learning.training import EMA, Learner, begin_training
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.scanner.corrector.slice_corrector import UNPAIRED
-from MedEnhanceLib.scanner.corrector.view_inputs import NEIGHBORS
+from MedEnhanceLib.scanner.corrector.config import NEIGHBORS, UNPAIRED
 from MedEnhanceLib.scanner.corrector.view_network import ViewNet
 from MedEnhanceLib.scanner.scanner import Scanner
 from MedEnhanceLib.training.hqg.config import TrainConfig

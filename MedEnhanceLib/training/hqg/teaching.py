@@ -21,7 +21,7 @@ from MedEnhanceLib.learning.checkpoint import Stateful
 from MedEnhanceLib.learning.intensity import scaling_for
 from MedEnhanceLib.learning.precision import mixed_precision
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.scanner.corrector.view_inputs import NEIGHBORS
+from MedEnhanceLib.scanner.corrector.config import NEIGHBORS
 from MedEnhanceLib.scanner.corrector.view_network import ViewNet
 from MedEnhanceLib.scanner.scanner import Scanner
 from MedEnhanceLib.training.hqg.config import TrainConfig

@@ -85,13 +85,13 @@ class DistillConfig(WithPresets):
         "full": {"loop": {"outer": 20, "inner": 24, "teaching": 8, "batch": 4, "pool": 24}},
     }  # fmt: skip
     #: With matching, of each patient; statistics make a set in a minute.
-    MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 0.1, "quick": 2, "cpu": 30, "full": 1200}
+    MINUTES: ClassVar[Mapping[str, float]] = {"smoke": 0.1, "quick": 0.3, "cpu": 3, "full": 90}
 
     method: Method = option(
         "statistics",
         help="statistics: the prior with the cohort's spacing and mean textures, for MR also mean "
         "intensities (101 numbers, CT: 68; a minute); matching: for study, volumes for each "
-        "patient whose gradients match those of the patient's scans (SPG, half an hour each; it "
+        "patient whose gradients match those of the patient's scans (SPG, some minutes each; it "
         "teaches no more than statistics)",
     )
     volumes: int = option(

@@ -33,7 +33,7 @@ from MedEnhanceLib.errors import MedEnhanceError, ModelError, OutputError
 
 METADATA_FIELDS = {
     "name": "toy",
-    "kind": "enhancer",
+    "kind": "slices",
     "modality": "MR",
     "description": "A toy.",
     "license": "Apache-2.0",
@@ -86,10 +86,10 @@ def test_a_model_comes_in_and_goes(
     assert imported.identity()["origin"] == "imported"
     names = [bundle.name for bundle in list_bundles()]
     # Panels offer models in this order, and recommend the first.
-    assert names.index("mr") < names.index("toy")
-    assert open_bundle("toy", kind="enhancer", modality="MR").sha256 == toy.sha256
-    shipped = open_bundle("auto", kind="enhancer", modality="MR")
-    assert (shipped.name, shipped.origin) == ("mr", "shipped with MedEnhance")
+    assert names.index("mr-slices") < names.index("toy")
+    assert open_bundle("toy", kind="slices", modality="MR").sha256 == toy.sha256
+    shipped = open_bundle("auto", kind="slices", modality="MR")
+    assert (shipped.name, shipped.origin) == ("mr-slices", "shipped with MedEnhance")
     with pytest.raises(OutputError, match="already"):
         import_bundle(source)
     remove_bundle("toy")
@@ -114,7 +114,7 @@ def test_an_imported_model_is_no_default_by_the_name_of_one_before(
     store.set_default("toy")
     shutil.rmtree(user_models / "toy")
     import_bundle(toy.folder)
-    assert open_bundle("auto", kind="enhancer", modality="MR").name == "mr"
+    assert open_bundle("auto", kind="slices", modality="MR").name == "mr-slices"
 
 
 @pytest.mark.parametrize(("limit", "value"), [("MOST_BYTES", 250_000), ("MOST_FILES", 2)])
@@ -185,20 +185,19 @@ def test_what_is_no_metadata_is_refused(toy: Bundle, text: str) -> None:
 
 
 def test_kind_and_modality_must_fit(toy: Bundle) -> None:
-    with pytest.raises(ModelError, match="enhances; a model that segments is needed"):
+    with pytest.raises(ModelError, match="restores thin slices of; a model that segments is needed"):
         open_bundle(str(toy.folder), kind="head", modality="MR")
     with pytest.raises(ModelError, match="for MR, the volume is CT"):
-        open_bundle(str(toy.folder), kind="enhancer", modality="CT")
+        open_bundle(str(toy.folder), kind="slices", modality="CT")
 
 
 def test_shipped_models_verify_and_cannot_be_removed() -> None:
     shipped = [bundle for bundle in list_bundles() if bundle.shipped]
-    names = {"ct", "mr", "brain", "ct-slices", "mr-slices"}
-    names |= {"codec-ct", "codec-em", "codec-mr"}
+    names = {"brain", "ct-slices", "mr-slices", "codec-ct", "codec-em", "codec-mr"}
     assert {bundle.name for bundle in shipped} == names
     for bundle in shipped:
         verify_bundle(bundle)
-        assert bundle.anatomy or bundle.kind in ("codec", "enhancer")
+        assert bundle.anatomy or bundle.kind == "codec"
         assert bundle.metadata["measured"], f"{bundle.name} has no measured table"
         assert bundle.metadata["data"], f"{bundle.name} does not name its data"
         with pytest.raises(MedEnhanceError, match="part of MedEnhance"):
@@ -208,21 +207,21 @@ def test_shipped_models_verify_and_cannot_be_removed() -> None:
 
 
 def test_the_name_of_a_shipped_model_is_taken(toy: Bundle, user_models: Path) -> None:
-    _edit(toy, name="mr")
+    _edit(toy, name="mr-slices")
     with pytest.raises(OutputError, match="came with MedEnhance"):
         import_bundle(toy.folder)
     # One that lay there before is distinguished, and can be removed.
-    shutil.copytree(toy.folder, user_models / "mr")
-    assert open_bundle("mr", kind="enhancer", modality="MR").origin.startswith("shipped")
+    shutil.copytree(toy.folder, user_models / "mr-slices")
+    assert open_bundle("mr-slices", kind="slices", modality="MR").origin.startswith("shipped")
     (error,) = unreadable_bundles().values()
-    assert "another model is named 'mr'" in error.message
-    assert "models remove mr" in error.hint
-    assert is_taken("mr") and is_taken("toy") is False
+    assert "another model is named 'mr-slices'" in error.message
+    assert "models remove mr-slices" in error.hint
+    assert is_taken("mr-slices") and is_taken("toy") is False
     (user_models / "toy").mkdir()
     assert is_taken("toy")
-    remove_bundle("mr")
-    assert not (user_models / "mr").exists()
-    assert find_bundle("mr").shipped
+    remove_bundle("mr-slices")
+    assert not (user_models / "mr-slices").exists()
+    assert find_bundle("mr-slices").shipped
 
 
 @pytest.mark.parametrize(
@@ -259,7 +258,7 @@ def test_metadata_are_what_the_schema_says_or_refused(
         assert caught.value.hint
     # One that lies there already hides no other, and can be removed.
     shutil.copytree(toy.folder, user_models / "odd")
-    assert "mr" in [bundle.name for bundle in list_bundles()]
+    assert "mr-slices" in [bundle.name for bundle in list_bundles()]
     assert said in unreadable_bundles()[user_models / "odd"].message
     assert [row["name"] for row in store.installed() if not row["ok"]] == ["odd"]
     with pytest.raises(ModelError, match=re.escape(said)):
@@ -277,7 +276,7 @@ def test_json_that_python_cannot_follow_hides_no_other_model(
     shutil.copytree(toy.folder, user_models / "deep")
     (user_models / "pipe" / "configs").mkdir(parents=True)
     os.mkfifo(user_models / "pipe" / METADATA)
-    assert "mr" in [bundle.name for bundle in list_bundles()]
+    assert "mr-slices" in [bundle.name for bundle in list_bundles()]
     messages = [error.message for error in unreadable_bundles().values()]
     assert ["deeply" in messages[0], "pipe" in messages[1]] == [True, True]
 

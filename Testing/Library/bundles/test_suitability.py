@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from Library.conftest import WarningRecorder
+from Library.scanner_model import write_scanner_model
 
-from MedEnhanceLib.bundles.schema import METADATA
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.bundles.suitability import (
     anatomy_warning,
@@ -22,9 +20,8 @@ from MedEnhanceLib.bundles.suitability import (
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.denoise import EnhanceConfig, enhance
-from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.jobs.enhancing import enhance_volume
-from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 
 
@@ -47,12 +44,8 @@ def test_images_of_the_brain_or_without_a_body_part_give_no_warning(
 def test_an_enhanced_leg_carries_the_warning_about_the_model(
     tmp_path: Path, recorder: WarningRecorder
 ) -> None:
-    """The network learned from brains."""
-    folder = tmp_path / "model"
-    shutil.copytree(resource_folder("models") / "mr", folder)
-    metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
-    (folder / METADATA).write_text(json.dumps(metadata | {"anatomy": "brain"}))
-    config = EnhanceConfig(model=str(folder))
+    """The scanner was measured in brains."""
+    config = EnhanceConfig(model=write_scanner_model(tmp_path / "model", "MR", anatomy="brain"))
     done = enhance_volume(_mr("LEG"), config, monitor=recorder.monitor)
     recorded = done.record["results"]["warnings"]
     assert "LEG" in recorded[0]["message"]
@@ -86,17 +79,17 @@ def test_a_training_of_a_few_steps_made_a_test_model() -> None:
     ]
 
 
-def test_a_named_model_decides_the_modality_where_nothing_else_does() -> None:
+def test_a_named_model_decides_the_modality_where_its_values_fit(tmp_path: Path) -> None:
     voxels = np.arange(6 * 8 * 8, dtype=np.int16).reshape(6, 8, 8)
-    events: list[Event] = []
-    monitor = Monitor(events.append)
+    models = {name: write_scanner_model(tmp_path / name, name.upper()) for name in ("mr", "ct")}
     unknown = Volume(voxels, modality="OT", modality_is_guess=True)
-    done = enhance(unknown, EnhanceConfig(model="ct", device="cpu"), monitor=monitor)
-    assert (done.model["name"], done.volume.modality, done.volume.units) == ("ct", "CT", "HU")
-    assert "taken as CT" in str(events[0])
+    done = enhance(unknown, EnhanceConfig(model=models["mr"]))
+    assert (done.model["name"], done.volume.modality) == ("mr", "MR")
+    with pytest.raises(InputError, match="the modality is unknown"):
+        enhance(unknown, EnhanceConfig(model=models["ct"]))
     guessed = Volume(voxels, modality="MR", modality_is_guess=True)
-    assert enhance(guessed, EnhanceConfig(device="cpu")).model["name"] == "mr"
+    assert enhance(guessed).model["name"] == "block-matching"
     for volume in (guessed, replace(guessed, modality_is_guess=False)):
         with pytest.raises(ModelError, match="is for CT, the volume is MR") as caught:
-            enhance(volume, EnhanceConfig(model="ct", device="cpu"))
+            enhance(volume, EnhanceConfig(model=models["ct"]))
         assert "--modality" in caught.value.hint

@@ -32,14 +32,13 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         volume: Volume,
         config: Any,
         *,
-        guide: Any = None,
         frame: int | None = None,
         slices: Any = None,
         cache: Any = None,
         monitor: Any,
         **_: Any,
     ) -> Any:
-        calls.append({"kind": "enhance", "config": config, "guide": guide, "cache": cache})
+        calls.append({"kind": "enhance", "config": config, "cache": cache})
         monitor.progress(0.5, "enhancing")
         monitor.warn("only a stand-in")
         wants = config.uncertainty
@@ -49,14 +48,11 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             original=volume,
             volume=better,
             uncertainty=spread,
-            model={"name": "mr", "sha256": "0" * 64},
+            model={"name": "block-matching", "sha256": ""},
             device="cpu",
             seconds=0.1,
             strength=config.share,
-            measured={"guide": {"used": 0.25}} if guide else {},
-            guide_use=volume.with_voxels(np.full(volume.shape, 0.25, np.float32))
-            if guide
-            else None,
+            measured={},
         )
 
     def segment(volume: Volume, config: Any = None, *, head: Any = None, monitor: Any) -> Any:

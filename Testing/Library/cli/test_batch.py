@@ -26,7 +26,6 @@ from Library.conftest import MR
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import denoise, io
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.denoise import guide_choice
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs import batch_items, batch_runs
 from MedEnhanceLib.jobs.batch_items import Item, Shard, gather
@@ -93,23 +92,6 @@ def test_what_another_hand_put_there_is_never_replaced_without_force(
     assert run(*batch, "--force").status == 0
     (out / "a.ucv").unlink()
     assert run(*batch).status == 0  # the manifest is this batch's own
-
-
-def test_each_volume_gets_the_best_guide_of_its_own_folder(
-    run: Callable,
-    scans: Path,
-    tmp_path: Path,
-    networks: list[dict[str, Any]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(guide_choice, "suggest", lambda _volume, found: (found[-1], "the last"))
-    ran = run(*enhance(tmp_path / "out", scans), "--guide", "auto")
-    assert ran.status == 0, ran.err
-    names = [[Path(one.source).name for one in call["guide"] or ()] for call in networks]
-    assert names == [["b.nrrd"], ["a.nii.gz"], []]
-    one = run("enhance", scans / "a.nii.gz", tmp_path / "one.nii.gz", "--guide", "auto")
-    assert f"guide used: {scans / 'b.nrrd'}" in one.out
-    assert "b.nrrd" not in (tmp_path / "one.nii.gz.json").read_text()
 
 
 def test_a_mistyped_or_empty_folder_makes_nothing(run: Callable, tmp_path: Path) -> None:
@@ -780,14 +762,6 @@ class TestFlatFolder:
         for path in [*archive.glob("8-*"), *archive.glob("plan*")]:
             path.unlink()
         assert done_again() == []
-
-    def test_with_guides_a_new_series_repeats_all_because_it_may_be_a_better_guide(
-        self, run: Callable, archive: Path, tmp_path: Path, make_series: Callable
-    ) -> None:
-        guided = (*enhance(tmp_path / "out", archive), "--guide", "auto", "--json")
-        assert [run(*guided).json["already_done"] for _ in range(2)] == [0, 3]
-        make_series((4, 8, 9), folder=archive, uid="1.2.3.8", number=8, prefix="8-", **MR)
-        assert run(*guided).json["already_done"] == 0
 
     def test_results_are_named_by_modality_and_number_and_keep_their_names(
         self, run: Callable, archive: Path, tmp_path: Path, make_series: Callable

@@ -247,7 +247,7 @@ def test_a_misspelt_word_is_answered_with_the_nearest(
 
 
 @pytest.mark.parametrize(
-    "option", ["report", "series", "segment", "noise-map", "guide-map", "segmenter"]
+    "option", ["report", "series", "segment", "noise-map", "segmenter"]
 )
 def test_an_option_for_one_volume_is_no_misspelt_one_of_a_batch(option: str, run: Callable) -> None:
     ran = run("batch", "enhance", "scans", "--out", "better", f"--{option}", "x")

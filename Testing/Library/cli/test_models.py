@@ -19,7 +19,7 @@ def bundle(tmp_path: Path) -> Path:
     """A folder with the form of a model; its weights belong to no network."""
     metadata = {
         "name": "my-model",
-        "kind": "enhancer",
+        "kind": "slices",
         "modality": "MR",
         "version": "1.0.0",
         "description": "A model for tests",
@@ -45,7 +45,7 @@ def test_imported_model_is_listed_shown_verified_and_removed(
     listed = run("models").out
     assert "A model for tests" in listed
     assert "imported" in listed
-    assert f"my-model (enhancer MR, imported from {bundle.name}): verified" in run("doctor").out
+    assert f"my-model (slices MR, imported from {bundle.name}): verified" in run("doctor").out
     shown = run("models", "show", "my-model")
     assert "Apache-2.0" in shown.out
     assert "Trained on \\x1b[31mnothing." in shown.out  # no card commands a terminal
@@ -63,7 +63,7 @@ def test_a_model_that_cannot_be_read_is_named_beside_the_others(
     path.write_text(path.read_text().replace('"files"', '"network": [[]], "files"'))
     ran = run("models", "list")
     assert ran.status == 0
-    assert "mr" in ran.out
+    assert "mr-slices" in ran.out
     assert "my-model/configs/metadata.json: network is [[]]" in ran.err
     assert "medenhance models remove my-model" in ran.err
     assert run("models", "list", "--json").json["unreadable"][0]["name"] == "my-model"
@@ -93,27 +93,27 @@ def test_the_default_is_stated_and_goes_back_to_the_one_that_ships(
 ) -> None:
     def default() -> list[str]:
         rows = run("models", "--json").json["models"]
-        return [r["name"] for r in rows if r["default"] and r["kind"] == "enhancer"]
+        return [r["name"] for r in rows if r["default"] and r["kind"] == "slices"]
 
     run("models", "import", bundle)
-    assert default() == ["ct", "mr"]
+    assert default() == ["ct-slices", "mr-slices"]
     said = run("models", "default", "my-model")
-    assert said.out == "my-model is now the default enhancer for MR (--model auto)\n"
+    assert said.out == "my-model is now the default slices for MR (--model auto)\n"
     assert "my-model is 1.85 dB worse than the shipped model" in said.err
-    assert default() == ["my-model", "ct"]
-    run("models", "default", "mr")
-    assert default() == ["mr", "ct"]
+    assert default() == ["my-model", "ct-slices"]
+    run("models", "default", "mr-slices")
+    assert default() == ["mr-slices", "ct-slices"]
     run("models", "default", "my-model")
-    says = "my-model was the default enhancer MR: the one that ships is it again"
+    says = "my-model was the default slices MR: the one that ships is it again"
     assert says in run("models", "remove", "my-model").err
-    assert default() == ["ct", "mr"]
+    assert default() == ["ct-slices", "mr-slices"]
 
 
 def test_a_model_with_the_name_of_a_shipped_one_comes_in_under_another(
     run: Callable, bundle: Path, user_models: Path
 ) -> None:
     metadata = bundle / "configs" / "metadata.json"
-    metadata.write_text(metadata.read_text().replace('"my-model"', '"mr"'))
+    metadata.write_text(metadata.read_text().replace('"my-model"', '"mr-slices"'))
     refused = run("models", "import", bundle)
     assert refused.status == 1
     command = refused.err.partition("medenhance ")[2].strip()
@@ -121,9 +121,9 @@ def test_a_model_with_the_name_of_a_shipped_one_comes_in_under_another(
     assert "imported knee" in run(*command.replace("NAME", "knee").split()).out
     assert run("models", "show", "knee", "--json").json["model"]["ok"]
     assert json.loads((user_models / "knee/configs/metadata.json").read_text())["name"] == "knee"
-    assert '"mr"' in metadata.read_text()  # the source stays as it is
+    assert '"mr-slices"' in metadata.read_text()  # the source stays as it is
     again = run("models", "import", bundle, "--name", "knee")
     assert "--name NAME" in again.err and "models remove knee" in again.err
-    assert again.status == run("models", "remove", "mr").status == 1
+    assert again.status == run("models", "remove", "mr-slices").status == 1
     assert run("models", "import", bundle, "--name", "../evil").status == 1
     assert run("models", "remove", "knee", "--name", "x").status == 2

@@ -56,7 +56,7 @@ def test_a_head_is_chosen_by_name(
         (("--segmenter", "stripes"), 2, "no segmentation is requested"),
         (("--segment", "--segmenter", "brain", "--modality", "CT"), 3, "is for MR"),
         (("--segment", "--modality", "CT"), 3, "segments CT\nModels are installed for MR."),
-        (("--segment", "--segmenter", "mr"), 3, "a model that segments is needed"),
+        (("--segment", "--segmenter", "mr-slices"), 3, "a model that segments is needed"),
     ],
 )
 def test_labels_that_cannot_be_are_refused_before_the_work(

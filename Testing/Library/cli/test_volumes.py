@@ -21,9 +21,8 @@ from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.degradation.pipeline import Rician
-from MedEnhanceLib.denoise import enhancer
 from MedEnhanceLib.denoise.config import EnhanceConfig
-from MedEnhanceLib.jobs import JobSpec
+from MedEnhanceLib.jobs import JobSpec, enhancing
 
 
 @pytest.mark.parametrize("make", ["missing", "empty", "text", "cut"])
@@ -375,7 +374,6 @@ def test_choices_are_taken_in_any_case(run: Callable, scan: Path, tmp_path: Path
         (["--noise", "1e9"], "all values of the volume are between"),
         (["--task", "slices", "--denoiser", "bm4d"], "there is no"),
         (["--task", "slices", "--slice-spacing", "3.2"], "for each measured one"),
-        (["--task", "slices", "--guide", "GUIDE"], "the task slices) take no guide"),
         (["--correct-bias-field", "--modality", "CT"], "no bias field"),
         (["--model", "missing"], "missing"),
     ],
@@ -388,8 +386,7 @@ def test_what_cannot_be_enhanced_is_refused_before_pytorch_is_loaded(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(enhancer, "load_packages", lambda *_, **__: pytest.fail("loads PyTorch"))
-    given = [str(scan) if option == "GUIDE" else option for option in options]
-    ran = run("enhance", scan, tmp_path / "out.nrrd", *given)
+    monkeypatch.setattr(enhancing, "load_packages", lambda *_, **__: pytest.fail("loads PyTorch"))
+    ran = run("enhance", scan, tmp_path / "out.nrrd", *options)
     assert ran.status in (2, 3, 4), ran.err
     assert reason in ran.err

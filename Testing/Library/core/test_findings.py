@@ -71,7 +71,7 @@ def _lines(measured: dict[str, Any], strength: float = 1.0) -> list[str]:
 
 
 def test_what_cannot_be_read_is_left_out() -> None:
-    unreadable = {"noise": {"sigma": "much"}, "guide": 7, "sequence": {}, "taken_as": 1}
+    unreadable = {"noise": {"sigma": "much"}, "scanner": 7, "sequence": {}, "taken_as": 1}
     assert _lines(unreadable | {"bias_field": {"corrected": True}}) == ["bias field corrected (N4)"]
     for fact in ({"corrected": False}, {}, 7):
         assert _lines({"bias_field": fact}) == []
@@ -79,7 +79,7 @@ def test_what_cannot_be_read_is_left_out() -> None:
 
 def test_a_history_has_the_findings_without_advice() -> None:
     noise = _SURE | {"verdict": "uncertain", "places": [[1, 2, 3]], "reason": "r"}
-    measured = {"taken_as": {"guessed_modality": "MR"}, "noise": noise, "guide": {"used": 0.1}}
+    measured = {"taken_as": {"guessed_modality": "MR"}, "noise": noise, "bias_field": {"corrected": True}}
     lines = _lines(measured)
     assert "to measure σ in even tissue: medenhance noise INPUT --at 1,2,3 (" in lines[3]
     assert "state it with --modality" in lines[1]
@@ -102,13 +102,12 @@ def test_at_strength_0_nothing_is_said_to_be_corrected() -> None:
     measured = {
         "noise": _SURE | {"mean_changed": 6.0, "mean_changed_by_noise": 2.0},
         "bias_field": {"corrected": True},
-        "guide": {"used": 0.4},
     }
     verdict, line = _lines(measured, 0.0)
     assert verdict == "nothing removed: the strength is 0 (the result is the input)"
     assert line.endswith("filtered: 0 %, because the strength is 0")
     half = _lines(measured, 0.5)
-    assert "the guide changed the result by 0.20 SD of the noise" in half
+    assert "bias field corrected (N4)" in half
     assert "the mean of all frames changed by ±3 in tissue; noise alone explains about ±1" in half
 
 

@@ -54,7 +54,7 @@ def test_a_requested_series_description_wins() -> None:
     "step",
     [
         "a gap was filled [Doe_Jane_002.dcm → Doe_Jane_003.dcm]",
-        "enhanced with guide Doe_Jane.nii.gz",
+        "enhanced with Doe_Jane.nii.gz",
         "resampled from /data/Doe_Jane/ct.nii",
         "resampled from C:\\data\\Doe_Jane\\ct",
         "resampled, as one slice (Doe_Jane_003.dcm) is off",

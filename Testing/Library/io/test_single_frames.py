@@ -12,10 +12,8 @@ import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.denoise.guide import align
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io import load, save
-from MedEnhanceLib.runtime.progress import Monitor
 
 
 @pytest.fixture(scope="module")
@@ -62,17 +60,11 @@ def test_it_comes_back_with_its_axis(frame: Volume, path: Path, tmp_path: Path) 
 
 
 @pytest.mark.training
-def test_guides_cohorts_and_other_libraries_take_it(frame: Volume, path: Path) -> None:
+def test_cohorts_and_other_libraries_take_it(frame: Volume, path: Path) -> None:
     from MedEnhanceLib.training.spg.cohort import Patient
 
-    assert align(frame, replace(frame, voxels=frame.voxels[0] + 1), Monitor()).voxels.ndim == 3
     assert Patient("1", (path,)).volumes(modality="MR")[0].shape == (12, 48, 48)
     assert frame.to_sitk().GetDimension() == 3
-
-
-def test_the_guide_that_is_the_volume_itself_is_still_refused(frame: Volume) -> None:
-    with pytest.raises(InputError, match="the guide is the volume itself"):
-        me.enhance(frame, guide=frame.frame(0))
 
 
 def test_a_sequence_of_several_frames_has_no_single_one(frame: Volume) -> None:

@@ -30,7 +30,7 @@ def test_export_of_a_volume_beside_its_series_states_its_step(
     volume = io.load(series)
     step = (
         f"DERIVED: enhanced with x {'0' * 12}, 62% of the noise correction, "
-        "guide changed it by 0.31 SD of the noise"
+        "bias field corrected (N4)"
     )
     better = volume.with_voxels(
         volume.voxels + np.int16(1), did=f"{step} by MedEnhance 1.0; research use only"
@@ -47,7 +47,7 @@ def test_export_of_a_volume_beside_its_series_states_its_step(
     assert {image.StudyInstanceUID for image in images} == {reported["study_uid"]} == {"1.2.3"}
     assert {image.SeriesInstanceUID for image in images} == {reported["series_uid"]}
     text = images[0].DerivationDescription
-    done = "62% of the noise correction, guide changed it by 0.31 SD of the noise. "
+    done = "62% of the noise correction, bias field corrected (N4). "
     assert f"model x sha256 {'0' * 64}; {done}" in text
     assert text.count("nhanced") == 1
     assert np.array_equal(io.load(tmp_path / "out").voxels, better.voxels)

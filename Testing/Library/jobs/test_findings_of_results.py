@@ -12,9 +12,8 @@ from Library.denoise.conftest import brain
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib import denoise
-from MedEnhanceLib.denoise.denoisers import Denoised, FramePart, Frames
+from MedEnhanceLib.denoise.denoisers import BlockMatching, Denoised, FramePart, Frames
 from MedEnhanceLib.denoise.enhancer import _shared_change
-from MedEnhanceLib.denoise.network_stage import SetNetwork
 from MedEnhanceLib.jobs.enhancing import objects_of
 from MedEnhanceLib.runtime.resources import resource_folder
 
@@ -80,13 +79,13 @@ def test_lost_anatomy_is_warned_of_and_a_right_result_is_not(
     noisy = me.degrade(wide, rician=0.09, seed=1)
     assert not _is_warned_of_change(noisy)
 
-    def smoothed(_: SetNetwork, frames: Frames) -> Denoised:
+    def smoothed(_: BlockMatching, frames: Frames) -> Denoised:
         voxels = frames.volumes[0].voxels[frames.slices].astype(np.float32)
         for shift in (1, 2, 4, 8):
             voxels = (voxels + np.roll(voxels, shift, 2)) / 2
         return Denoised(iter([FramePart(0, frames.slices, voxels)]))
 
-    monkeypatch.setattr(SetNetwork, "denoise", smoothed)
+    monkeypatch.setattr(BlockMatching, "denoise", smoothed)
     assert _is_warned_of_change(noisy)
 
 

@@ -13,6 +13,7 @@ from Library.conftest import MR, Make
 from Library.denoise.conftest import brain
 from Library.dicom.images import enhanced_mr
 from Library.dicom.reading import loaded
+from Library.scanner_model import write_scanner_model
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib.cli.main import main
@@ -261,11 +262,9 @@ def test_values_that_just_reach_pi_are_warned_of() -> None:
     assert any("if they are phase" in text for text in warnings)
 
 
-def test_a_phase_is_no_guide_and_its_noise_is_not_measured(tmp_path: Path) -> None:
+def test_the_noise_of_a_phase_is_not_measured() -> None:
     image = Volume(_image(), Geometry(), modality="MR")
     phase = Volume(_image() + np.int16(3), Geometry(), modality="MR", quantity="phase")
-    with pytest.raises(InputError, match="it is phase"):
-        _enhance(image, guide=phase)
     assert me.inspect(image)["noise"] is not None
     assert me.inspect(phase)["noise"] is None
     assert "no image, but phase" in me.inspect(phase)["warnings"]
@@ -280,6 +279,7 @@ def test_cohorts_and_trainings_refuse_phase_by_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"sub-0_phasediff.*phase, not an image"):
         list(cohort.volumes())
     config = {"preset": "smoke", "modality": "MR", "high_quality": ["p0/*.nii.gz"]}
+    config |= {"low_quality": "p1"}
     with pytest.raises(InputError, match=r"sub-0_phasediff.*it is phase"):
         me.train("hqg", config, tmp_path, tmp_path / "run", progress=False)
 
@@ -333,7 +333,7 @@ def test_a_job_refuses_them_or_records_the_request(
     with pytest.raises(InputError, match="looks like a label map"):
         run_job(JobSpec("enhance", params))
     params |= {"config": {"as_intensity": True}}
-    with pytest.raises(ModelError, match="the modality is unknown") as caught:
+    with pytest.raises(InputError, match="the modality is unknown") as caught:
         run_job(JobSpec("enhance", params))
     assert caught.value.hint == "State it: --modality MR or CT (modality= in Python)."
     result = run_job(JobSpec("enhance", params | {"modality": "MR"}))
@@ -393,9 +393,13 @@ def test_likely_modalities_are_named_and_several_are_for_the_user(
         assert "--modality" in caught.value.hint
 
 
-def test_a_model_that_is_named_decides_the_modality() -> None:
-    result = _enhance(_ct(1024, 20), spacing=(1, 1, 1), model="mr")
-    assert result.volume.modality == "MR"
+@pytest.mark.parametrize(("modality", "units"), [("MR", ""), ("CT", "HU")])
+def test_a_model_that_is_named_decides_the_modality(
+    modality: str, units: str, tmp_path: Path
+) -> None:
+    model = write_scanner_model(tmp_path / "model", modality)
+    result = _enhance(_ct(1024, 20), spacing=(1, 1, 1), model=model)
+    assert (result.volume.modality, result.volume.units) == (modality, units)
 
 
 def test_a_guessed_modality_is_stated_after_the_verdict(

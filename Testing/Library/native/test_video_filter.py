@@ -13,7 +13,7 @@ from MedEnhanceLib.unicompress.codecs.video import wiener
 
 from ..unicompress import minimal_video
 
-WIDTHS: tuple[Width, ...] = ("plain", "avx2", "avx512", "bf16", "amx")
+WIDTHS: tuple[Width, ...] = ("plain", "avx2", "avx512")
 
 
 def made(path: Path, width: Width, shape: tuple[int, int]) -> CompiledFilter:

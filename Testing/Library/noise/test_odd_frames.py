@@ -84,3 +84,24 @@ def test_frames_of_another_level_are_odd_only_where_one_level_is_stated() -> Non
 def test_where_most_frames_are_odd_none_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("MedEnhanceLib.noise.odd_frames._LOST", -1.0)
     assert odd_frames(list(_series())) == ()  # a joint filter would have nothing left
+
+
+def _diffusion() -> Floats:
+    """Directions of weak contrast after a frame of another one, bright where they are dark."""
+    frames = _series()
+    k, j, i = np.meshgrid(*(np.linspace(-1, 1, side) for side in _SHAPE), indexing="ij")
+    head = np.hypot(j, i) + 0.1 * k < 0.8
+    shape = 1 - 0.5 * np.sin(9 * i + 4 * k) * np.cos(7 * j) + (np.hypot(j, i) > 0.7)
+    frames[0] = 900 * head * shape + np.random.default_rng(5).normal(0, _SIGMA, _SHAPE)
+    return frames
+
+
+@pytest.mark.parametrize("levels", [None, [0.0, *[1000.0] * (_COUNT - 1)]])
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_another_contrast_is_no_movement_and_moves_as_far_as_it_does(
+    rows: int, levels: list[float] | None
+) -> None:
+    frames = _diffusion()
+    frames[0] = np.roll(frames[0], rows, axis=1)
+    said = [str(each.text) for each in odd_frames(list(frames), levels)]
+    assert said == ([f"frame 0: moved by about {rows} voxels"] if rows else [])

@@ -16,7 +16,6 @@ from Library.conftest import MR, Make, WarningRecorder
 from pydicom import dcmread
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
-from MedEnhanceLib import native
 from MedEnhanceLib.bundles.export import export_bundle
 from MedEnhanceLib.bundles.schema import METADATA, SLICES
 from MedEnhanceLib.bundles.store import read_bundle
@@ -27,7 +26,6 @@ from MedEnhanceLib.denoise.duration import expected_seconds_of_slices
 from MedEnhanceLib.errors import Cancelled, InputError
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.learning import precision
 from MedEnhanceLib.noise.estimate import noise_of
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.slices import steps, thin_slices
@@ -254,21 +252,6 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path) ->
     assert any("as a test model" in text for text in whole.metadata["limits"])
     thin = _thin(_scan(), str(whole.folder))
     assert thin.shape == (32, 20, 24)
-
-
-def test_c_restores_as_pytorch_does(
-    model: str, native_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scan = replace(_scan(), voxels=_scan().voxels.astype(np.float32))
-    monkeypatch.setattr(thin_slices.native, "load", lambda: None)
-    with monkeypatch.context() as patched:  # float32, also where the processor has bfloat16
-        patched.setattr(precision, "cpu_has_bfloat16", lambda: False)
-        expected = _thin(scan, model).voxels
-    for width in native.Library(native_path).widths:
-        library = native.Library(native_path, width)
-        monkeypatch.setattr(thin_slices.native, "load", lambda library=library: library)
-        off = np.abs(_thin(scan, model).voxels - expected).max() / expected.max()
-        assert 0 < off < (0.03 if width in native.BFLOAT_WIDTHS else 1e-4)
 
 
 def test_slices_held_out_are_not_shown_and_end_the_learning(

@@ -91,7 +91,8 @@ class Stop(BaseException):
 
 @pytest.mark.slow
 def test_no_byte_says_what_dicom_said(archive: Path, tmp_path: Path) -> None:
-    config = replace(SMOKE, held_out=0.5, checkpoint_s=0.0)
+    loop = replace(SMOKE.loop, inner=2)
+    config = replace(SMOKE, held_out=0.5, checkpoint_s=0.0, loop=loop)
     out = tmp_path / "out"
     seen: dict[bytes, str] = {}
 

@@ -76,7 +76,7 @@ def test_matching_lowers_the_distance_between_gradients(raw: Raw, smoke: Distill
 def test_every_modality_is_distilled_and_resumed_to_the_same_bits(
     modality: str, stops: tuple[int, ...], smoke: DistillConfig, tmp_path: Path
 ) -> None:
-    raw, config = raw_of(modality), replace(smoke, loop=replace(smoke.loop, outer=2))
+    raw, config = raw_of(modality), replace(smoke, loop=replace(smoke.loop, outer=2, inner=2))
     whole, measured = run(raw, config)
     assert whole.shape == raw.prior.volumes.shape
     assert 0 < np.abs(whole - raw.prior.volumes).max() <= RHO + 1e-6
@@ -125,7 +125,7 @@ def test_a_cancel_is_noticed_within_two_seconds(
 def test_where_memory_ends_the_batch_is_halved_once_and_said(
     raw: Raw, smoke: DistillConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    smoke = replace(smoke, loop=replace(smoke.loop, batch=4, teaching=0, inner=2))
+    smoke = replace(smoke, loop=replace(smoke.loop, batch=4, teaching=0, inner=4))
     original, most = PatientLoop.match, 2
 
     def match(loop: PatientLoop, number: int, place: int) -> None:
