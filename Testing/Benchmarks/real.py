@@ -50,13 +50,13 @@ def parts(options: Namespace) -> Iterator[Part]:
 
 
 def sequences(more: Sequence[Path] = ()) -> Iterator[tuple[str, Volume]]:
-    """Every sequence of at least three frames, by name."""
+    """Every sequence of at least three frames, by name; directions of diffusion are no repeats."""
     for folder in (SHARED_DATA / "repeated", *more):
         listed = folder / "frames.json"
         frames = json.loads(listed.read_text()) if listed.is_file() else {}
         for path in sorted(folder.glob("*.nii*")):
             volume = load(path, modality="MR")
-            if not volume.is_sequence:
+            if not volume.is_sequence or volume.gradients:
                 continue
             first, stop = frames.get(path.name, (0, volume.shape[0]))
             voxels = np.ascontiguousarray(volume.voxels[first:stop])
