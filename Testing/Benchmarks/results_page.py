@@ -143,13 +143,14 @@ def real() -> Table:
     """Repeated real scans: the error that is left, as a share of the input's, and σ."""
     path = "real.rows[group=$0]"
     peers = ("true", "nlm", "bm4d", "bm4d_true", "mp_pca")
+    found = {row["group"] for row in record("real")["rows"]}
     groups = ("SNR to 10", "SNR 10 to 50", "SNR above 50", "frames differ")
     return Table(
         ("scans", "n", "one frame (range)", "sequence (range)", "one frame, true σ", "NLM", "BM4D",
          "BM4D, true σ", "MP-PCA"),
         ("$0", f"{{{path}.single:count|.0f}}", f"{{±{path}.single|.2f}}",
          f"{{±{path}.sequence|.2f}}", *(f"{{?{path}.{arm}:mean|.2f}}" for arm in peers)),
-        [(group,) for group in groups],
+        [(group,) for group in groups if group in found],
     )  # fmt: skip
 
 
