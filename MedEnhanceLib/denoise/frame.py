@@ -36,7 +36,7 @@ from MedEnhanceLib.filters.bias_field import BiasField, measure_bias_field
 from MedEnhanceLib.filters.regions import ConstantRegions
 from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.runtime.progress import Monitor, attend
-from MedEnhanceLib.runtime.texts import text
+from MedEnhanceLib.runtime.texts import Text, text
 from MedEnhanceLib.scanner.corrector.scanner_network import ScannerModel
 from MedEnhanceLib.scanner.invert import invert
 
@@ -112,6 +112,7 @@ class EnhancerRun:
         region: rows and columns of the result in these slices.
         turn: from the input's order to the canonical one.
         decision: with all warnings and facts.
+        apart: why the frames of a sequence are filtered one by one; None where they are not.
         bias_field: of a sequence: one coil shades all frames alike, and frames divided by one field
             do not flicker. That of a single volume is measured in its result.
         scanner: that is inverted, and the network that follows; None for none.
@@ -130,6 +131,7 @@ class EnhancerRun:
     region: Region
     turn: AxisTurn
     decision: Decision
+    apart: Text | None
     bias_field: BiasField | None
     scanner: ScannerModel | None
     cache: VolumeCache

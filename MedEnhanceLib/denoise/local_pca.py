@@ -1,4 +1,4 @@
-"""Removes noise from the frames of a sequence in small overlapping windows, by principal components.
+"""Removes noise from frames in small overlapping windows, by principal components.
 
 window of all frames → singular values → σ of its noise, by the spread of the small ones → optimal
 shrinkage → mean of all windows at a voxel, those of few components with more weight
@@ -7,9 +7,9 @@ Few voxels show few contrasts: a window keeps what a basis of the whole volume t
 measured in each window, so that noise may vary over the volume. Where windows begin depends on the
 size of the volume alone, so that a part is treated like the whole.
 
-Sources: σ by the edge of the spectrum of noise, Marchenko & Pastur, Math. USSR Sb. 1 (1967) 457, and
-Veraart et al., NeuroImage 142 (2016) 394; shrinkage of least squared error, Gavish & Donoho, IEEE
-Trans. Inf. Theory 63 (2017) 2137. Written from these descriptions.
+Sources: σ by the edge of the spectrum of noise, Marchenko & Pastur, Math. USSR Sb. 1 (1967) 457,
+and Veraart et al., NeuroImage 142 (2016) 394; shrinkage of least squared error, Gavish & Donoho,
+IEEE Trans. Inf. Theory 63 (2017) 2137. Written from these descriptions.
 """
 
 from __future__ import annotations
