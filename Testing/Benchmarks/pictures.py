@@ -117,15 +117,15 @@ def real() -> None:
     others = np.delete(frames, number, axis=0).mean(axis=0)
     shown = {
         "a real noisy scan": single.voxels, "enhanced": enhanced.voxels,
-        "removed (enhanced − noisy)": enhanced.voxels.astype(np.float32) - single.voxels,
-        "mean of the other 29 repeats": others,
+        "enhanced − noisy": enhanced.voxels.astype(np.float32) - single.voxels,
+        "mean of 29 other repeats": others,
     }  # fmt: skip
     window = slice(9, 53), slice(12, 56)
     planes = {
         title: axial(single.with_voxels(voxels.astype(np.float32)), 3)[window]
         for title, voxels in shown.items()
     }
-    high = 0.75 * float(np.percentile(planes["mean of the other 29 repeats"], 99))
+    high = 0.75 * float(np.percentile(planes["mean of 29 other repeats"], 99))
     sheet("real", [[
         difference(title, plane, high / 3) if "−" in title else Panel(title, plane, 0, high)
         for title, plane in planes.items()

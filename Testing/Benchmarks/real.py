@@ -39,8 +39,9 @@ _TISSUE = 0.35
 _STILL = 1.2
 _FEWEST = 3
 _LOW_SNR = 10
-#: Frames from which the principal components of a sequence are worth a look.
-_FEWEST_OF_MP_PCA = 10
+#: Frames from which the principal components of a sequence are worth a look, and up to which they
+#: take minutes.
+_FEWEST_OF_MP_PCA, _MOST_OF_MP_PCA = 10, 50
 
 
 def parts(options: Namespace) -> Iterator[Part]:
@@ -49,13 +50,13 @@ def parts(options: Namespace) -> Iterator[Part]:
 
 
 def sequences(more: Sequence[Path] = ()) -> Iterator[tuple[str, Volume]]:
-    """Every sequence of at least three frames, by name."""
+    """Every sequence of at least three frames, by name; directions of diffusion are no repeats."""
     for folder in (SHARED_DATA / "repeated", *more):
         listed = folder / "frames.json"
         frames = json.loads(listed.read_text()) if listed.is_file() else {}
         for path in sorted(folder.glob("*.nii*")):
             volume = load(path, modality="MR")
-            if not volume.is_sequence:
+            if not volume.is_sequence or volume.gradients:
                 continue
             first, stop = frames.get(path.name, (0, volume.shape[0]))
             voxels = np.ascontiguousarray(volume.voxels[first:stop])
@@ -133,7 +134,7 @@ def judge(name: str, sequence: Volume) -> list[Row]:
     with contextlib.suppress(ImportError):  # the package is not free for all uses
         row["bm4d"] = error(bm4d_mr(single, rician=False).voxels) / before
         row["bm4d_true"] = error(bm4d_mr(single, sigma, rician=False).voxels) / before
-    if len(frames) >= _FEWEST_OF_MP_PCA:
+    if _FEWEST_OF_MP_PCA <= len(frames) <= _MOST_OF_MP_PCA:
         with contextlib.suppress(ImportError):
             from dipy.denoise.localpca import mppca
 

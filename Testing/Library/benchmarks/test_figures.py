@@ -110,3 +110,19 @@ def test_the_cards_of_models_state_what_was_measured(
     assert both[0] == both[1], "run: python Testing/Benchmarks/record_in_cards.py"
     card = (ROOT / "Resources/models" / name / "docs/README.md").read_text(encoding="utf-8")
     assert all(str(value) in card for row in rows for value in row.values())
+
+
+def test_constants_that_the_page_lists_are_in_the_code() -> None:
+    page = (ROOT / "docs/how-it-works.md").read_text("utf-8").partition("## Constants")[2]
+    places = {
+        path.stem: path
+        for folder in ("denoise", "filters", "noise")
+        for path in (ROOT / "MedEnhanceLib" / folder).glob("*.py")
+    }
+    count = 0
+    for row in re.findall(r"^\| (`.*?) \|", page, re.M):
+        module = places[row[1:].partition(".")[0]].read_text("utf-8")
+        for name in re.findall(r"`(?:\w+\.)?(\w+)`", row):
+            assert re.search(rf"^[A-Z_, ]*\b{name}\b.* = ", module, re.M), name
+            count += 1
+    assert count > 50
