@@ -312,9 +312,7 @@ def faults() -> Table:
     ]  # fmt: skip
     kind = "scanner.rows[kind=$0; anatomy=$1; figure=refusal].is_refused"
     arm = "scanner.rows[kind=$0; anatomy=$1; arm={}].drawn_psnr"
-    gains = [
-        f"({arm.format(name)} - {arm.format('enhance')})" for name in ("product", "inverted")
-    ]
+    gains = [f"({arm.format(name)} - {arm.format('enhance')})" for name in ("product", "inverted")]
     columns = (f"{{?{gain}:{form}|+.1f}}" for gain in gains for form in ("mean", "min"))
     head = ("fault", "anatomy", "scanners", "refused", "gain", "least", "all steps", "least")
     count = f"{{{kind}:count|.0f}}"
@@ -670,7 +668,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     table.__name__: table
     for table in (
         offers, sequences, real, real_ct, enhancement, network, guided, lesions, slices,
-        inverted, faults, segmented, volumes, reach, refused, gate, weights, enhanced_head, distilled,
-        exact, ratio, downstream, time, card,
+        inverted, faults, segmented, volumes, reach, refused, gate, weights, enhanced_head,
+        distilled, exact, ratio, downstream, time, card,
     )
 }  # fmt: skip
