@@ -270,7 +270,7 @@ def inverted() -> Table:
     """Arms of each simulated scanner: means, and the worst case of the inversion's figures."""
     arms = (
         ("as scanned", "as scanned"), ("enhance", "`enhance`"), ("and N4", "and N4"),
-        ("and histogram", "and histogram"), ("inverted", "`enhance --scanner`"),
+        ("and histogram", "and histogram"), ("product", "`enhance --scanner`"),
         ("inverted, true scanner", "true scanner inverted"),
     )  # fmt: skip
     names = ("low field", "old spin echo", "low field, brains", "CT kernel")
@@ -280,6 +280,27 @@ def inverted() -> Table:
     ]  # fmt: skip
     count = f"{{{_ARM}.psnr:count|.0f}}"
     return Table(("scanner", *_HEAD, "n"), ("$0", "$2", *_means(), count), entries)
+
+
+def faults() -> Table:
+    """Scanners drawn with a fault, and without: what is refused, and the gain over `enhance`."""
+    names = (
+        ("none", "none"), ("not monotone", "contrast not monotone"),
+        ("varying noise", "noise varies in space"), ("alias", "ghosts or aliasing"),
+        ("wrap", "wraps around"), ("warp", "warped"),
+    )  # fmt: skip
+    anatomies = {"none": 2, "not monotone": 2}
+    entries = [
+        (kind, place, name) for kind, name in names
+        for place in ("limbs and trunks", "brains")[: anatomies.get(kind, 1)]
+    ]  # fmt: skip
+    kind = "scanner.rows[kind=$0; anatomy=$1; figure=refusal].is_refused"
+    arm = "scanner.rows[kind=$0; anatomy=$1; arm={}].drawn_psnr"
+    gains = [f"({arm.format(name)} - {arm.format('enhance')})" for name in ("product", "inverted")]
+    columns = (f"{{?{gain}:{form}|+.1f}}" for gain in gains for form in ("mean", "min"))
+    head = ("fault", "anatomy", "scanners", "refused", "gain", "least", "all steps", "least")
+    count = f"{{{kind}:count|.0f}}"
+    return Table(head, ("$2", "$1", count, f"{{{kind}:sum|.0f}}", *columns), entries)
 
 
 _ARM = "scanner.rows[scanner=$0; arm=$1]"
@@ -597,7 +618,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     table.__name__: table
     for table in (
         offers, sequences, real, real_ct, real_ct_scans, enhancement, lesions, slices,
-        inverted, segmented, volumes, reach, refused, gate, weights, distilled,
+        inverted, faults, segmented, volumes, reach, refused, gate, weights, distilled,
         exact, ratio, downstream, time, card,
     )
 }  # fmt: skip

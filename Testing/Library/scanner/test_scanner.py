@@ -337,6 +337,11 @@ def test_a_step_is_left_out(step: str) -> None:
     alone = me.enhance(scan, scanner=measured(), scanner_without=others, device="cpu")
     assert alone.measured["scanner"]["steps"] == [step]
     assert not np.array_equal(alone.volume.voxels, scan.voxels)
+    if step != "noise":  # a measurement leaves steps out likewise
+        other_steps = tuple(each for each in others if each != "noise")
+        scanner = replace(measured(), without=other_steps)
+        left_out = me.enhance(scan, scanner=scanner, scanner_without=["noise"], device="cpu")
+        assert np.array_equal(left_out.volume.voxels, alone.volume.voxels)
     none = me.enhance(scan, scanner=measured(), scanner_without=[*others, step], device="cpu")
     assert np.array_equal(none.volume.voxels, scan.voxels)
 
