@@ -18,7 +18,7 @@ import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import io
 from MedEnhanceLib.bundles.store import Bundle, open_bundle, set_default
 from MedEnhanceLib.core.manifest import file_sha256
-from MedEnhanceLib.errors import ConfigError, InputError, OutputError
+from MedEnhanceLib.errors import ConfigError, InputError, ModelError, OutputError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Event
 
@@ -167,6 +167,8 @@ def test_a_head_is_measured_against_labels(
     with pytest.raises(InputError, match=r"no labels beside it") as caught:
         me.evaluate(default_head.name, folder, device="cpu")
     assert "0-labels.nii.gz" in caught.value.hint
+    with pytest.raises(ModelError, match="neither a head nor a model of a scanner"):
+        me.evaluate("mr-slices", folder)
 
 
 def test_every_output_of_an_enhancement_is_checked_before_it_begins(
@@ -189,23 +191,3 @@ def test_every_output_of_an_enhancement_is_checked_before_it_begins(
         run_job(_enhance(scan, uncertainty_output="u.nii"))
     with pytest.raises(ConfigError, match="strenght"):
         run_job(_enhance(scan, config={"strenght": 1}))
-
-
-@pytest.mark.training
-@pytest.mark.slow
-def test_evaluate_measures_each_volume_and_degradation(
-    data: Path, tmp_path: Path
-) -> None:
-    params = {"bundle": model, "data": str(data / "hq"), "device": "cpu"}
-    result = run_job(JobSpec("evaluate", params))
-    assert len(result["rows"]) == 2 * 4
-    assert {row["volume"] for row in result["rows"]} == {"0.nii.gz", "1.nii.gz"}
-    means = result["means"]
-    assert set(means) == {"Rician 5%", "Rician 10%", "Rician 15%", "composite"}
-    assert means["Rician 5%"]["input_psnr_db"] > means["Rician 15%"]["input_psnr_db"]
-    for row in result["rows"]:
-        assert row["input_psnr_db"] <= row["filter_psnr_db"]
-        gain = row["enhanced_psnr_db"] - row["filter_psnr_db"]
-        assert row["gain_over_filter_db"] == pytest.approx(gain)
-    means_again = me.evaluate(model, data / "hq", device="cpu")["results"]["means"]
-    assert means_again == means
