@@ -17,7 +17,7 @@ import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import io
 from MedEnhanceLib.bundles.store import Bundle, set_default
 from MedEnhanceLib.core.manifest import file_sha256
-from MedEnhanceLib.errors import ConfigError, InputError, OutputError
+from MedEnhanceLib.errors import ConfigError, InputError, ModelError, OutputError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Event
 
@@ -159,6 +159,8 @@ def test_a_head_is_measured_against_labels(
     with pytest.raises(InputError, match=r"no labels beside it") as caught:
         me.evaluate(default_head.name, folder, device="cpu")
     assert "0-labels.nii.gz" in caught.value.hint
+    with pytest.raises(ModelError, match="neither a head nor a model of a scanner"):
+        me.evaluate("mr-slices", folder)
 
 
 def test_every_output_of_an_enhancement_is_checked_before_it_begins(
