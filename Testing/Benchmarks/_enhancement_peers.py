@@ -140,25 +140,6 @@ def ct_noise_map(voxels: Floats) -> Floats:
     return np.sqrt(np.maximum(gaussian_filter(square, (4, 12, 12)), (0.3 * sigma) ** 2))
 
 
-def without_shading(volume: Volume) -> Volume:
-    """N4 as it is commonly run: Otsu's mask, a copy shrunk by 4, two levels of 20 iterations."""
-    import SimpleITK
-
-    sitk: Any = SimpleITK
-    image = sitk.GetImageFromArray(volume.voxels.astype(np.float32))
-    image.SetSpacing(volume.geometry.spacing)
-    mask = sitk.OtsuThreshold(image, 0, 1, 200)
-    shrink = [min(4, max(1, size // 8)) for size in image.GetSize()]
-    corrector = sitk.N4BiasFieldCorrectionImageFilter()
-    corrector.SetMaximumNumberOfIterations([20, 20])
-    corrector.Execute(sitk.Shrink(image, shrink), sitk.Shrink(mask, shrink))
-    log_field = sitk.GetArrayFromImage(corrector.GetLogBiasFieldAsImage(image))
-    inside = sitk.GetArrayViewFromImage(mask) > 0
-    if inside.any():
-        log_field -= log_field[inside].mean()
-    return volume.with_voxels(volume.voxels / np.exp(log_field, dtype=np.float32))
-
-
 def _ct_noise(noisy: Floats) -> float:
     """σ between slices, or, of a single slice, within it; in the body."""
     body = gaussian_blur(noisy, 2.0) > -300
