@@ -113,7 +113,7 @@ def _measure_enhancer(
         damages = {f"Rician {level:.0%}": Rician(level, SEED) for level in (0.05, 0.1, 0.15)}
         damages["composite"] = standard_composite(SEED)
     clean = io.load(path, modality=bundle.modality)
-    # All of a model's correction; without `for_viewing` a part of it is given back in CT.
+    # All of a model's correction; without `for_viewing` CT gets half of it.
     smooth = profile_of(bundle.modality).is_projected
     config = denoise.EnhanceConfig(model=str(bundle.folder), device=device, for_viewing=smooth)
     on_request = replace(config, correct_bias_field=True)
