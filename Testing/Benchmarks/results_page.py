@@ -160,7 +160,7 @@ def real_ct() -> Table:
                  "npwe": "NPWE, prop."}  # fmt: skip
     base = "real_ct.rows[arm=$1; share=$2]"
     gain = "{{?{0}:mean|+.3f}} ({{?{0}:min|+.3f}})"
-    methods = {"input": "input", "filter": "filter", "BM4D": "BM4D", "Gaussian": "Gaussian"}
+    shares = {("filter", CT_SHARE): " (default)", ("filter", 1): " (`--for-viewing`)"}
     rows = dict.fromkeys((row["arm"], row["share"]) for row in record("real_ct")["rows"])
     return Table(
         ("result", "error left (most)", "texture", "MTF50, 10 HU", "kept, 10 mm",
@@ -171,7 +171,7 @@ def real_ct() -> Table:
          *(column for height in (10, 6) for column in (
              f"{{?{base}.kept_{height}:mean|.2f}}",
              *(gain.format(f"{base}.{observer}_gain_{height}") for observer in observers)))),
-        [(f"{methods[arm]}, {share:g}" if 0 < share < 1 else methods[arm], arm, f"{share:g}")
+        [(f"{arm}, {share:g}{shares.get((arm, share), '')}", arm, f"{share:g}")
          for arm, share in rows if share],
     )  # fmt: skip
 
@@ -182,8 +182,7 @@ def real_ct_scans() -> Table:
     base = "real_ct.rows[scan=$0; arm="
     ours, given = f"{base}filter; share={CT_SHARE:g}]", f"{base}input]"
     gains = (
-        f"{{?{ours}.lg_fixed_gain_{height}:mean|+.3f}} ± "
-        f"{{?{ours}.lg_fixed_error_{height}:mean|.3f}}" for height in (10, 6)
+        f"{{?{ours}.lg_fixed_gain_{height}:mean|+.3f}}" for height in (10, 6)
     )  # fmt: skip
     return Table(
         ("phantom", "σ, HU", "measured over σ", "error left", "viewing: error left",
@@ -239,8 +238,7 @@ def lesions() -> Table:
     return Table(
         ("noise", "result", "LG, fixed", "LG, prop.", "DOG, fixed", "NPWE, prop.",
          "contrast kept", "noise removed, %", "blobs per 100 mL", "n"),
-        ("$2", "$3", *(f"{{{row}.{name}_gain|+.3f}} ± {{{row}.{name}_sd|.3f}}"
-                       for name in observers),
+        ("$2", "$3", *(f"{{{row}.{name}|.3f}} ± {{{row}.{name}_sd|.3f}}" for name in observers),
          f"{{{row}.kept|.2f}}", f"{{{row}.noise_removed * 100|.0f}}",
          f"{{{row}.blobs_per_100_ml|.0f}}", f"{{{row}.lesions|.0f}}"),
         [(column, arm, _DOSES.get(column, column), name)
