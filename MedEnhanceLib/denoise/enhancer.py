@@ -403,6 +403,8 @@ def _with_advice(
 ) -> Decision:
     """State what both ways would leave of the noise of frames of unknown kind, by a trial.
 
+    Where they would leave the same, nothing is said.
+
     What a filter leaves has nothing in common with what it removes (`core.findings`).
 
     Args:
@@ -432,8 +434,9 @@ def _with_advice(
             left[way] = 5 * round(20 * math.sqrt(max(_LEAST_LEFT**2, 1 - change**2)))
     if len(left) < 2:
         return decision
-    others = [each for each in decision.warnings if each.code != "sequence-kind"]
-    return replace(decision, warnings=(ModelWarning("sequence-advice", left), *others))
+    others = tuple(each for each in decision.warnings if each.code != "sequence-kind")
+    advice = (ModelWarning("sequence-advice", left),) if left["each"] != left["joint"] else ()
+    return replace(decision, warnings=(*advice, *others))
 
 
 def _method_of(config: EnhanceConfig, bundle: Bundle | None, *, is_joint: bool) -> tuple[str, ...]:
