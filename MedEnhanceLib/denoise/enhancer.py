@@ -196,6 +196,8 @@ def _denoised(run: EnhancerRun, outputs: Outputs, monitor: Monitor) -> dict[str,
 def _with_advice(run: EnhancerRun, monitor: Monitor) -> Decision:
     """State what both ways would leave of the noise of frames of unknown kind, by a trial.
 
+    Where they would leave the same, nothing is said.
+
     What a filter leaves has nothing in common with what it removes (`core.findings`).
 
     Args:
@@ -223,8 +225,9 @@ def _with_advice(run: EnhancerRun, monitor: Monitor) -> Decision:
             left[way] = 5 * round(20 * math.sqrt(max(_LEAST_LEFT**2, 1 - change**2)))
     if len(left) < 2:
         return decision
-    others = [each for each in decision.warnings if each.code != "sequence-kind"]
-    return replace(decision, warnings=(ModelWarning("sequence-advice", left), *others))
+    others = tuple(each for each in decision.warnings if each.code != "sequence-kind")
+    advice = (ModelWarning("sequence-advice", left),) if left["each"] != left["joint"] else ()
+    return replace(decision, warnings=(*advice, *others))
 
 
 def _result_of(run: EnhancerRun, outputs: Outputs, method: Mapping[str, Any]) -> Enhanced:

@@ -1,4 +1,4 @@
-"""Removes noise from frames in small overlapping windows, by principal components.
+"""Removes noise from frames of a sequence in small overlapping windows, by principal components.
 
 window of all frames → singular values → σ of its noise, by the spread of the small ones → optimal
 shrinkage → mean of all windows at a voxel, those of few components with more weight
@@ -52,7 +52,7 @@ def denoised_in_windows(
         ready = slice(max(first, slices.start), min(end, slices.stop))
         if ready.start < ready.stop:
             at = slice(ready.start - first, ready.stop - first)
-            yield ready, np.divide(total[:, at], weight[at], dtype=np.float32)
+            yield ready, np.asarray(total[:, at] / weight[at], np.float32)
         rest = first + deep - end  # slices that the next layer has too
         for sums in (total.swapaxes(0, 1), weight):
             sums[:rest] = sums[deep - rest :].copy()
@@ -81,20 +81,22 @@ def _add_windows(part: Floats, total: Floats, weight: Floats) -> None:
 
 
 def _shrunk(windows: Floats) -> tuple[Floats, Floats]:
-    """Shrink the singular values of windows, [n, T, voxels].
+    """Shrink the singular values of windows, [n, T, voxels], whose means over voxels stay.
 
     Returns the estimates times their weights, and the weights [n].
     """
+    mean = windows.mean(axis=2, keepdims=True)  # which shrinkage would pull to 0
     shorter, longer = sorted(windows.shape[1:])
     is_wide = windows.shape[1] == shorter
-    turned = windows if is_wide else windows.swapaxes(1, 2)
+    turned = windows - mean if is_wide else (windows - mean).swapaxes(1, 2)
     exact = turned.astype(np.float64)  # squares of strong signal would hide the noise
     powers, basis = np.linalg.eigh(exact @ exact.swapaxes(1, 2) / longer)
     factors = _factors(np.maximum(powers, 0.0), shorter / longer)
     share = (1 / (1 + np.count_nonzero(factors, axis=1))).astype(np.float32)
     basis_kept = basis * (factors * share[:, None])[:, None]
     estimate = (basis_kept @ basis.swapaxes(1, 2)).astype(np.float32) @ turned
-    return estimate if is_wide else estimate.swapaxes(1, 2), share
+    centered = estimate if is_wide else estimate.swapaxes(1, 2)
+    return centered + share[:, None, None] * mean, share
 
 
 def _factors(powers: Doubles, ratio: float) -> Doubles:

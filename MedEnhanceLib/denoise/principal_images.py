@@ -84,7 +84,7 @@ class PrincipalImages(Denoiser):
         sample = _sample(frames, together)
         every: Floats = _basis(sample[0]).astype(np.float32)
         weights = _weights(every.T @ sample)
-        basis, weights = every[:, weights > 0], weights[weights > 0]
+        basis, back = every[:, weights > 0], (every * weights)[:, weights > 0]
         facts = {"frames": len(together), "images": int(np.count_nonzero(weights >= 0.5))}
         # Of all frames, so that a part of them is treated like the whole.
         brightest = together[int(sample[0].sum(axis=1).argmax())]
@@ -92,11 +92,7 @@ class PrincipalImages(Denoiser):
         end = 1 - len(apart) / len(frames.numbers)
         joint = replace(frames, monitor=frames.monitor.part(0.0, end))
         alone = replace(frames, numbers=apart, monitor=frames.monitor.part(end, 1.0))
-        parts: Iterator[FramePart] = iter(())
-        if end > 0:
-            parts = self._parts(
-                joint, together, basis, (basis * weights).astype(np.float32), brightest
-            )
+        parts = self._parts(joint, together, basis, back, brightest) if end > 0 else iter(())
         return Denoised(chain(parts, self.spatial.denoise(alone).parts), {"sequence": facts})
 
     def _parts(
@@ -111,28 +107,30 @@ class PrincipalImages(Denoiser):
 
         basis, back: from frames to images, and from images to frames, [T, image].
         """
-        share = replace(frames, monitor=frames.monitor.part(0.0, _IMAGES_SHARE))
-        images = self._filtered(share, _images(frames, together, basis), brightest)
+        first = replace(frames, monitor=frames.monitor.part(0.0, _IMAGES_SHARE))
+        images = self._filtered(first, _images(frames, together, basis), brightest)
         start = frames.slices.start
         rows = {number: row for row, number in enumerate(together) if number in frames.numbers}
-        mixed = _in_windows([frames.volumes[number] for number in together])
-        local = np.flatnonzero(mixed.any(axis=1)).tolist()
-        windows: Iterator[tuple[slice, Floats]]
-        if local:
-            seen = [frames.volumes[together[row]].voxels for row in local]
-            monitor = frames.monitor.part(_IMAGES_SHARE * frames.share, frames.share)
-            windows = denoised_in_windows(seen, frames.slices, monitor)
-            mixed = mixed[np.ix_(local, local)].astype(np.float32)
-        else:
-            windows = (
-                (part, np.empty(0, np.float32)) for part in parts_of(start, frames.slices.stop)
-            )
+        share = _in_windows([frames.volumes[number] for number in together])
+        local = np.flatnonzero(share.any(axis=1)).tolist()
+        share = share[np.ix_(local, local)]
+        sources = [frames.volumes[together[row]].voxels for row in local]
+        monitor = frames.monitor.part(_IMAGES_SHARE * frames.share, frames.share)
+        none = np.empty((0, *images.shape[1:]), np.float32)
+        parts = parts_of(start, frames.slices.stop)
+        windows: Iterator[tuple[slice, Floats]] = (
+            denoised_in_windows(sources, frames.slices, monitor)
+            if local
+            else ((part, none[:, : part.stop - part.start]) for part in parts)
+        )
         for slices, estimate in windows:
-            of_part = images[:, slices.start - start : slices.stop - start]
-            voxels = np.tensordot(back, of_part, 1)  # its rounding depends on the number of rows
+            voxels = np.empty((len(together), *estimate.shape[1:]), np.float32)
+            # Slice by slice, and all frames: the rounding depends on the number of both.
+            for place, number in enumerate(range(slices.start - start, slices.stop - start)):
+                voxels[:, place] = np.tensordot(back, images[:, number], 1)
+                differs = estimate[:, place] - voxels[local, place]
+                voxels[local, place] += np.tensordot(share, differs, 1)
             let_go(images)
-            if local:
-                voxels[local] += np.tensordot(mixed, estimate - voxels[local], 1)
             for number, row in rows.items():
                 yield FramePart(number, slices, voxels[row])
 
@@ -149,6 +147,7 @@ class PrincipalImages(Denoiser):
             volumes=[frames.volumes[0].with_voxels(image) for image in images],
             noise=replace(frames.noise, air=None, rician=False),
             numbers=[0], slices=around, usable=range(count),
+            tops={number: robust_max(np.abs(image)) for number, image in enumerate(images)},
             air=Air.of(
                 frames.volumes[brightest], frames.noise, frames.regions_of(brightest).neutral
             ),
@@ -200,7 +199,7 @@ def _basis(sample: Floats) -> Doubles:
     return basis * np.where(basis.sum(axis=0) < 0, -1.0, 1.0)
 
 
-def _weights(images: Floats) -> Doubles:
+def _weights(images: Floats) -> Floats:
     """Weight the images of a sample [3, T, n], in σ: 1 with signal, 0 with noise alone.
 
     Voxels two apart have more in common where there is signal than in the weaker half of the
@@ -208,7 +207,7 @@ def _weights(images: Floats) -> Doubles:
     images of noise strong. The first image has signal; all, if n is 0.
     """
     if images.shape[2] == 0:  # too few rows or columns to compare voxels
-        return np.ones(images.shape[1])
+        return np.ones(images.shape[1], np.float32)
     power = np.square(images[0]).mean(axis=1, dtype=np.float64)
     common = np.stack([(images[0] * each).mean(axis=1) for each in images[1:]]).mean(axis=0)
     weaker = common[len(common) // 2 :]
@@ -219,10 +218,10 @@ def _weights(images: Floats) -> Doubles:
     )
     weights = np.clip((evidence - _UNSURE) / (1 - _UNSURE), 0.0, 1.0)
     weights[0] = 1.0
-    return np.asarray(weights)
+    return np.asarray(weights, np.float32)
 
 
-def _in_windows(volumes: Sequence[Volume]) -> Doubles:
+def _in_windows(volumes: Sequence[Volume]) -> Floats:
     """Return the share of each frame that is taken from windows, [T, T].
 
     Where directions are known, it is what a mean and a tensor do not explain of each shell: frames
@@ -230,13 +229,13 @@ def _in_windows(volumes: Sequence[Volume]) -> Doubles:
     """
     gradients = [each for volume in volumes for each in volume.gradients]
     if len(gradients) < len(volumes):
-        return 0.5 * np.eye(len(volumes))
+        return 0.5 * np.eye(len(volumes), dtype=np.float32)
     b_values = np.array([each.b_value for each in gradients])
     x, y, z = np.array([each.direction for each in gradients]).T
     design = np.stack([np.ones_like(x), x * x, y * y, z * z, x * y, x * z, y * z], axis=1)
     order = np.argsort(b_values, kind="stable")
     ends = np.flatnonzero(np.diff(b_values[order]) > _SHELL_GAP * b_values[order][1:]) + 1
-    share = np.zeros((len(volumes), len(volumes)))
+    share = np.zeros((len(volumes), len(volumes)), np.float32)
     for shell in np.split(order, ends):
         some = shell[design[shell, 1:].any(axis=1)]  # those with a direction
         rest = np.eye(some.size) - design[some] @ np.linalg.pinv(design[some])

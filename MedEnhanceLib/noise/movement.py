@@ -118,7 +118,7 @@ def aligned_at(frame: Array, reference: Floats, farthest: Sequence[int]) -> Numb
 
 
 def _classes(values: Array) -> Numbers:
-    """Number the classes of values, of about equal size."""
+    """Sort values into classes of about equal size; returns the number of each one's class."""
     bounds = np.quantile(values, np.arange(1, _CLASSES) / _CLASSES)
     return np.searchsorted(bounds, values)
 

@@ -39,9 +39,10 @@ _LEVEL, _LEVEL_OF_ANY, _SCALED = 2.0, 4.0, (0.6, 1.8)
 _FARTHEST, _FITS = (2, 4, 4), 0.9
 #: Odd slices: share of their signal that is lost; residual over the signal, and over that of the
 #: same slice in other frames; share of its power at one frequency; share of striped slices from
-#: which these are not compared with the others of their frame; residual of a frame over the usual one
-#: from which its contrast is its own: b = 0 beside directions has 8 to 15, other frames 1.5 or less.
+#: which these are not compared with the others of their frame.
 _LOST, _RESIDUAL, _TIMES, _PEAK, _EVERYWHERE = 0.25, 0.1, 1.5, 0.1, 0.75
+#: Residual of a frame over the usual one from which its contrast is its own: b = 0 beside
+#: directions has 8 to 15, other frames 1.5 or less.
 _UNLIKE = 3.0
 
 
