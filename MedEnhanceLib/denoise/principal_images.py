@@ -147,7 +147,6 @@ class PrincipalImages(Denoiser):
             volumes=[frames.volumes[0].with_voxels(image) for image in images],
             noise=replace(frames.noise, air=None, rician=False),
             numbers=[0], slices=around, usable=range(count),
-            tops={number: robust_max(np.abs(image)) for number, image in enumerate(images)},
             air=Air.of(
                 frames.volumes[brightest], frames.noise, frames.regions_of(brightest).neutral
             ),
