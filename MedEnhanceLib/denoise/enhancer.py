@@ -56,8 +56,9 @@ _DRAFT = 0.06
 #: Slices in which the change of a result is measured, and that of the mean of its frames.
 _SLICES_COMPARED, _SLICES_OF_MEAN = 32, 8
 #: Slices, rows and columns of the middle that are filtered in both ways where the kind of a
-#: sequence is not known, the most frames of it, and the least share that is said to be left.
-_TRIAL, _TRIAL_FRAMES, _LEAST_LEFT = (6, 48, 48), 24, 0.2
+#: sequence is not known, the most frames of it, and the least share that is said to be left. Shares
+#: in % that differ by this are about the same.
+_TRIAL, _TRIAL_FRAMES, _LEAST_LEFT, _ALIKE = (6, 48, 48), 24, 0.2, 5
 _DEVIATION_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
 
 
@@ -196,9 +197,7 @@ def _denoised(run: EnhancerRun, outputs: Outputs, monitor: Monitor) -> dict[str,
 def _with_advice(run: EnhancerRun, monitor: Monitor) -> Decision:
     """State what both ways would leave of the noise of frames of unknown kind, by a trial.
 
-    Where they would leave the same, nothing is said.
-
-    What a filter leaves has nothing in common with what it removes (`core.findings`).
+    Where they would leave about the same, nothing is said. What a filter leaves has nothing in common with what it removes (`core.findings`).
 
     Args:
         run: with the frames, whose middle is filtered in both ways, and with the decision on them,
@@ -226,7 +225,8 @@ def _with_advice(run: EnhancerRun, monitor: Monitor) -> Decision:
     if len(left) < 2:
         return decision
     others = tuple(each for each in decision.warnings if each.code != "sequence-kind")
-    advice = (ModelWarning("sequence-advice", left),) if left["each"] != left["joint"] else ()
+    differs = abs(left["each"] - left["joint"]) > _ALIKE
+    advice = (ModelWarning("sequence-advice", left),) if differs else ()
     return replace(decision, warnings=(*advice, *others))
 
 

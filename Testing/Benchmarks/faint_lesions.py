@@ -16,7 +16,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_least, least, run
+from _common import QUICK, SHARED_DATA, Gate, Part, Row, at_least, least, over_goals, run
 from _enhancement_data import (
     CASES,
     CT_SUBJECTS,
@@ -139,14 +139,13 @@ def summary(volumes: Mapping[str, Seen], inputs: Mapping[str, Seen]) -> dict[str
 
 def gates_of(rows: list[Row]) -> Iterator[Gate]:
     ours = [row for row in rows if row["arm"] == "ours"]
-    for observer in OBSERVERS:
-        values = least(row[f"{observer}_gain"] + row[f"{observer}_sd"] for row in ours)
-        name = f"faint lesions, {observer}: AUC less the input's and its error, least dose"
-        yield at_least(name, values, 0, _WHY)
-    name = "faint lesions: contrast kept, least dose"
-    yield at_least(name, least(row["kept"] for row in ours), 0.6, _WHY)
-    name = "faint lesions: share of the noise removed, least dose"
-    yield at_least(name, least(row["noise_removed"] for row in ours), 0.4, _WHY)
+    gains = least(row[f"{name}_gain"] + row[f"{name}_sd"] for row in ours for name in OBSERVERS)
+    name = "faint lesions: AUC less the input's and its error, least dose and observer"
+    yield at_least(name, gains, 0, _WHY)
+    margin = over_goals({0.6: [row["kept"] for row in ours],
+                         0.4: [row["noise_removed"] for row in ours]})  # fmt: skip
+    name = "faint lesions: contrast kept and noise removed, least above its goal (0.6, 0.4)"
+    yield at_least(name, margin, 0, _WHY)
 
 
 if __name__ == "__main__":
