@@ -65,7 +65,7 @@ class CompressPanel(Page):
     def _use(self):
         """Return the use of packages that the choices need."""
         isImplicit = self.config.block_type == "implicit"
-        return dependencies.ENHANCE if isImplicit else dependencies.COMPRESS
+        return dependencies.NETWORKS if isImplicit else dependencies.BASIC
 
     def offer(self):
         state, names = self.state, {mode: each[0] for mode, each in _MODES.items()}

@@ -258,7 +258,10 @@ class EnhancePanel(Page):
             self.noise.follow(None)
             self.runs.showSeveral(several)
             return
-        problem = dependencies.enhancingProblem() or self.problemOf(self.target, options)
+        use = _useOf(options)
+        problem = self.problemOf(self.target, options)
+        if use == dependencies.NETWORKS:
+            problem = dependencies.networksProblem() or problem
         ui, busy, isQueued = self.ui, self._busy(), self.runs.problemOf(self.target, options)
         self.noise.follow(None if problem else self.target)
         if problem:
@@ -270,7 +273,7 @@ class EnhancePanel(Page):
             if options.config.sequence == "auto":
                 notes.append(volume_warnings.questionOf(self.target))
             note, remedy = (" ".join(filter(None, texts)) for texts in zip(*notes, strict=True))
-            self.problem.show(level, note or dependencies.missingText(), remedy)
+            self.problem.show(level, note or dependencies.missingText(use), remedy)
         ui.applyButton.text, ui.applyButton.enabled = _("Apply"), not (problem or isQueued)
         ui.applyButton.toolTip = problem or isQueued or _("Enhance the volume, after those before")
         isOn = self.preview.isOn
@@ -324,7 +327,7 @@ class EnhancePanel(Page):
     @guarded
     def _onSegmentOnly(self, *_checked):
         """Segment the volume itself: the scene gets no other volume."""
-        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.segmentOnlyButton):
+        if not dependencies.ensure(dependencies.NETWORKS, self.context, self.ui.segmentOnlyButton):
             return
         self.context.clearMessage()
         node = self.target
@@ -335,9 +338,14 @@ class EnhancePanel(Page):
         job.onFinished(self.update)
         self.update()
 
+    def ensure(self, button):
+        """Return whether the packages of a run are installed; if not, ask, and install them."""
+        use = _useOf(self.options)
+        return dependencies.ensure(use, self.context, button, needsLibrary=True)
+
     @guarded
     def onApply(self, *_checked):
-        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.applyButton):
+        if not self.ensure(self.ui.applyButton):
             return
         self.preview.hide()
         if self.context.several.nodes():
@@ -351,3 +359,8 @@ class EnhancePanel(Page):
             bridge.chooseModality(node, bridge.modalityOf(node))
         if not options.isBoxAlone:
             self._devices.rememberPace(node, options.config.task, job)
+
+
+def _useOf(options):
+    """Return the use of packages that a run needs."""
+    return dependencies.NETWORKS if options.runsNetworks else dependencies.BASIC

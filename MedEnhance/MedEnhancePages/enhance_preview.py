@@ -4,7 +4,6 @@ from slicer.i18n import tr as _
 
 from MedEnhanceNodes import bridge, preview
 from MedEnhancePages.widgets import Follower, singleShot
-from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhanceTasks import enhancement
 
@@ -53,7 +52,7 @@ class SlicePreview(preview.Preview, Follower):
         if self.isOn:
             self.hide()
             self.update()
-        elif dependencies.ensure(dependencies.ENHANCE, self.context, page.ui.previewButton):
+        elif page.ensure(page.ui.previewButton):
             if problem := self.problem():  # as the view may have moved
                 raise PanelError(problem, code="input")
             self._compute(*preview.currentSlice(page.target))

@@ -19,7 +19,7 @@ def exportDicom(context, node):
     From there the module DICOM sends it on or writes it into a folder. Raises PanelError where the
     result cannot be exported.
     """
-    if not dependencies.ensure(dependencies.COMPRESS):
+    if not dependencies.ensure(dependencies.BASIC):
         return
     dicom_source.openDatabase()
     name, instances = node.GetName(), dicom_source.instancesOf(node)

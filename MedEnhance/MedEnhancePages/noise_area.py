@@ -53,7 +53,7 @@ class NoiseArea:
 
     def follow(self, node):
         """Measure a volume or sequence that can be enhanced; None for none."""
-        if node is not None and dependencies.missing(dependencies.COMPRESS):
+        if node is not None and dependencies.missing(dependencies.BASIC):
             node = None
         state = sending.stateOf(node) if node is not None else None
         if state != self._state:

@@ -95,7 +95,7 @@ class TrainPanel(Page):
         labels = slicer.util.findChildren(ui.distillArea, className="QLabel")
         widths = [label.sizeHint.width() for label in labels if isDistilling]
         ui.deviceLabel.minimumWidth = max(widths, default=0)
-        problem = dependencies.enhancingProblem() or training.problemOf(state)
+        problem = dependencies.networksProblem() or training.problemOf(state)
         # The choices stay those of what runs.
         isFree = not isRunning and self.job is None
         ui.choicesArea.enabled = ui.advancedContent.enabled = ui.trainButton.enabled = isFree
@@ -119,7 +119,7 @@ class TrainPanel(Page):
 
     @guarded
     def _onStart(self, _checked=False):
-        if not dependencies.ensure(dependencies.ENHANCE, self.context, self.ui.startButton):
+        if not dependencies.ensure(dependencies.NETWORKS, self.context, self.ui.startButton):
             return
         self.context.clearMessage()
         self.runs.begin(training.start(self.context.runner, self.state))

@@ -64,7 +64,7 @@ class VolumeRow:
 
     @guarded
     def _onSample(self, sample):
-        if dependencies.ensure(dependencies.COMPRESS):
+        if dependencies.ensure(dependencies.BASIC):
             self.context.state.inputVolume = samples.load(sample)
 
 

@@ -23,8 +23,8 @@ from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.runner import sharedRunner
 from MedEnhancePanels.worker import temporaryFolder
 
-#: Uses of packages: opening, compressing, exporting and samples; everything, with PyTorch.
-COMPRESS, ENHANCE = "compress", "enhance"
+#: Uses of packages: all but networks; everything, with PyTorch.
+BASIC, NETWORKS = "basic", "networks"
 #: The uses for which nothing is missing: that stays so while Slicer runs, and checking takes time.
 _complete = set()
 _COMPILER = "ziglang>=0.13"
@@ -33,7 +33,7 @@ _EXTENSION = "PyTorch"
 _DECLINED = "MedEnhance/compilerDeclined"
 
 
-def missing(use=ENHANCE):
+def missing(use=NETWORKS):
     """List the packages that are missing or too old, with sizes, without importing them."""
     from MedEnhanceLib.runtime import dependencies
 
@@ -43,7 +43,7 @@ def missing(use=ENHANCE):
     return packages
 
 
-def missingText(use=ENHANCE):
+def missingText(use=NETWORKS):
     """Say what is missing, in a sentence; empty for nothing."""
     packages = missing(use)
     size = sum(package.megabytes for package in packages)
@@ -57,15 +57,15 @@ def missingText(use=ENHANCE):
     return text.format(count=len(packages), size=size) if packages else ""
 
 
-def enhancingProblem():
-    """Say why this computer cannot enhance, whatever is installed; empty where it can."""
+def networksProblem():
+    """Say why this computer runs no networks, whatever is installed; empty where it can."""
     from MedEnhanceLib.runtime.dependencies import NO_TORCH, has, is_intel_mac
 
     if not is_intel_mac() or has("torch"):
         return ""
     text = _(
-        "Enhancing is not available on this Mac. On Apple silicon, use the Slicer that is built "
-        "for it. Compressing works."
+        "Networks do not run on this Mac. On Apple silicon, use the Slicer that is built for it. "
+        "Noise is removed without networks, and compressing works."
     )
     return f"{text} {NO_TORCH}."
 
@@ -76,21 +76,23 @@ def isInstalling():
     return slicer.packaging.isPipInstallInProgress() or any(job.kind == "install" for job in jobs)
 
 
-def ensure(use=ENHANCE, context=None, button=None):
+def ensure(use=NETWORKS, context=None, button=None, *, needsLibrary=False):
     """Return whether an action's packages are installed; if not, ask, and install them.
 
     A missing PyTorch is installed by a job: then the context shows its error, or the action's
     button is pressed again, unless it is disabled. During another installation nothing happens.
+    needsLibrary: whether the action is impossible without the compiled library; it asks for a
+    compiler although that was declined.
     Raises PanelError if an installation is not possible, or failed.
     """
-    if use == ENHANCE and (problem := enhancingProblem()):
+    if use == NETWORKS and (problem := networksProblem()):
         raise PanelError(problem, code="dependency")
     if isInstalling():
         return False
     if packages := missing(use):
         _refuseInTesting(packages)
         if manager := _manager(packages):
-            if ensure(COMPRESS):  # the other packages
+            if ensure(BASIC):  # the other packages
                 _installExtension(manager)
             return False
         lines = [f"{each.requirement.split(';')[0]}: {each.purpose}" for each in packages]
@@ -100,7 +102,7 @@ def ensure(use=ENHANCE, context=None, button=None):
         title = _("MedEnhance: install packages")
         if not slicer.util.confirmOkCancelDisplay(question, title, detailedText="\n".join(lines)):
             return False
-        if any(package.use == ENHANCE for package in packages):
+        if any(package.use == NETWORKS for package in packages):
             job = start(use, isAgreed=True)
             job.onFinished(lambda job: job.error is not None and context.showError(job.error))
             # Later: the pages are still disabled.
@@ -109,7 +111,7 @@ def ensure(use=ENHANCE, context=None, button=None):
         _installAtOnce([package.requirement for package in packages])
         if packages := missing(use):
             raise _lack(_("Still missing: {names}"), packages, _("Restart Slicer, then try again."))
-    if _wantsCompiler(use):
+    if _wantsCompiler(needsLibrary):
         _installAtOnce([_COMPILER])
     return True
 
@@ -192,7 +194,7 @@ def _installExtension(manager):
         return
     if not manager.isExtensionInstalled(_EXTENSION):
         question = _(
-            "Enhancing needs PyTorch, which comes with Slicer's extension PyTorch. Install the "
+            "Networks need PyTorch, which comes with Slicer's extension PyTorch. Install the "
             "extension from Slicer's server? Slicer has to restart then: save your data before."
         )
         if not slicer.util.confirmOkCancelDisplay(question, _("MedEnhance: install an extension")):
@@ -219,13 +221,13 @@ def lacksLibrary():
 def offerCompilerAgain():
     """Forget that the compiler was declined, and ask."""
     slicer.app.userSettings().remove(_DECLINED)
-    ensure(COMPRESS)
+    ensure(BASIC)
 
 
-def _wantsCompiler(use):
-    """Ask whether to install the compiler, where that helps; for compressing a No is remembered."""
+def _wantsCompiler(isNeeded):
+    """Ask whether to install the compiler, where that helps; a No holds where it is not needed."""
     isDeclined = slicer.util.settingsValue(_DECLINED, False, converter=slicer.util.toBool)
-    isDeclined = isDeclined and use == COMPRESS
+    isDeclined = isDeclined and not isNeeded
     if isDeclined or slicer.app.testingEnabled() or not lacksLibrary():
         return False
     text = _(

@@ -41,7 +41,7 @@ class DerivedSeriesPlugin(DICOMPlugin):
         The files lie in the folder itself: Slicer empties its temporary one of files alone.
         """
         try:
-            if not dependencies.ensure(dependencies.COMPRESS):
+            if not dependencies.ensure(dependencies.BASIC):
                 raise PanelError.cancelled()
             series = {_resultOf(each.subjectHierarchyItemID): each for each in exportables}
             folder = exportables[0].directory

@@ -25,11 +25,11 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
 
         return sharedRunner()
 
-    def installDependencies(self, *, confirm=False, use="enhance", wait=True):
+    def installDependencies(self, *, confirm=False, use="networks", wait=True):
         """Install the Python packages that are missing; returns their requirements.
 
-        confirm: True to agree; PanelError without it. use: "enhance" for everything;
-        "compress" without PyTorch, to compress, open and export.
+        confirm: True to agree; PanelError without it. use: "networks" for everything;
+        "basic" without PyTorch: to open, remove noise, compress and export.
         """
         from MedEnhancePanels import dependencies
 

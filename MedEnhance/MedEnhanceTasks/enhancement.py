@@ -47,6 +47,11 @@ class EnhanceOptions:
         isByModel = self.config.task == "noise" and self.config.model != "auto"
         return isByModel or self.config.scanner is not None
 
+    @property
+    def runsNetworks(self):
+        """Whether a network runs, which needs PyTorch; noise is removed without."""
+        return self.segment or self.inverts or self.config.task == "slices"
+
 
 def start(runner, node, options):
     """Enhance a volume node, or the frames of a sequence or diffusion-weighted volume.

@@ -57,7 +57,7 @@ def opened(path, name="", *, isShown):
 
     isShown: whether the slice views show it.
     """
-    if not dependencies.ensure(dependencies.COMPRESS):
+    if not dependencies.ensure(dependencies.BASIC):
         raise PanelError.cancelled()
     job = wait(compression.startDecompress(sharedRunner(), path, name=name))
     if isShown:
@@ -94,7 +94,7 @@ def write(parent, node, properties):
     # Slicer's dialogs, which are modal, have asked about a file that exists; a script has not.
     isConfirmed = qt.QApplication.activeModalWidget() is not None
     try:
-        if not dependencies.ensure(dependencies.COMPRESS):
+        if not dependencies.ensure(dependencies.BASIC):
             raise PanelError.cancelled()
         config = CompressConfig(lossless=True)
         job = compression.startCompress(sharedRunner(), node, path, config, overwrite=isConfirmed)

@@ -70,7 +70,7 @@ def registerSampleData():
 def _loadForSampleData(sample):
     """Load a sample, for Slicer's module SampleData, which would only print an error."""
     with slicer.util.tryWithErrorDisplay():
-        return [load(sample)] if dependencies.ensure(dependencies.COMPRESS) else []
+        return [load(sample)] if dependencies.ensure(dependencies.BASIC) else []
 
 
 def load(sample):

@@ -197,7 +197,8 @@ def _denoised(run: EnhancerRun, outputs: Outputs, monitor: Monitor) -> dict[str,
 def _with_advice(run: EnhancerRun, monitor: Monitor) -> Decision:
     """State what both ways would leave of the noise of frames of unknown kind, by a trial.
 
-    Where they would leave about the same, nothing is said. What a filter leaves has nothing in common with what it removes (`core.findings`).
+    Where they would leave about the same, nothing is said. What a filter leaves has nothing in
+    common with what it removes (`core.findings`).
 
     Args:
         run: with the frames, whose middle is filtered in both ways, and with the decision on them,

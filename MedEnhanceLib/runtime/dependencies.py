@@ -27,9 +27,9 @@ from MedEnhanceLib.runtime.text import reason_of
 
 #: The package that trains. An installation without it enhances, segments and compresses.
 _TRAINING = "MedEnhanceLib.training"
-#: What packages are for: to open, compress, export and make samples; or to enhance, segment,
-#: train and distill, which needs those packages too.
-Use = Literal["compress", "enhance"]
+#: What packages are for: to open, remove noise, compress and export; or to run networks (thin
+#: slices, segmentation, training), which needs those packages too.
+Use = Literal["basic", "networks"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Package:
         purpose: what it is for.
         megabytes: approximate download, its own dependencies included.
         extra: the extra that brings it; "" where it is installed along with MedEnhance.
-        use: "compress" where compression and enhancement need it, else "enhance".
+        use: "networks" where only networks need it.
         installed: its version, "unknown" where it states none, None where it is missing.
         fits: whether it is installed, in a version that the requirement allows.
         fault: why it cannot be loaded, if that was tried.
@@ -53,7 +53,7 @@ class Package:
     purpose: str
     megabytes: float
     extra: str = ""
-    use: Use = "compress"
+    use: Use = "basic"
     installed: str | None = None
     fits: bool = False
     fault: str = ""
@@ -93,7 +93,7 @@ PACKAGES = (
     Package("SimpleITK>=2.4", "SimpleITK", "NRRD and MetaImage, N4", 53),
     Package("nibabel>=5.3", "nibabel", "NIfTI", 3.5),
     Package("pydicom>=3.0", "pydicom", "DICOM", 2.4),
-    Package(f"torch>=2.5; {_ELSEWHERE}", "torch", "enhancing, training", 0, use="enhance"),
+    Package(f"torch>=2.5; {_ELSEWHERE}", "torch", "networks, training", 0, use="networks"),
     Package("safetensors>=0.4.5", "safetensors", "models", 0.5),
     Package(f"imagecodecs>=2025.3.30; {_ELSEWHERE}", "imagecodecs", "compression, DICOM", 28),
     Package(
@@ -104,10 +104,10 @@ PACKAGES = (
     Package("psutil>=5.9", "psutil", "memory, priority", 0.3),
     Package("filelock>=3.30", "filelock", "locks of folders", 0.1),
     Package("Jinja2>=3.1", "jinja2", "pages of reports", 0.2, "reports"),
-    Package("matplotlib>=3.9", "matplotlib", "pictures", 20, "reports", "enhance"),
+    Package("matplotlib>=3.9", "matplotlib", "pictures", 20, "reports"),
     Package("highdicom>=0.26", "highdicom", "DICOM objects", 4, "dicom"),
     Package(
-        f"monai>=1.4; {_ELSEWHERE}", "monai", "training, MONAI bundles", 1.7, "training", "enhance"
+        f"monai>=1.4; {_ELSEWHERE}", "monai", "training, MONAI bundles", 1.7, "training", "networks"
     ),
     Package("dask[distributed]>=2024.8", "distributed", "batch --scheduler", 5, "batch"),
     Package("av>=17.1", "av", "smaller and faster files of a ratio", 35, "video"),
@@ -137,16 +137,16 @@ def _fault_of(package: Package) -> str:
     return ""
 
 
-def missing(use: Use = "enhance") -> list[Package]:
+def missing(use: Use = "networks") -> list[Package]:
     """List packages for the module in Slicer to install; [] unless an essential one is missing.
 
-    use: "compress" leaves out packages that only "enhance" needs, such as PyTorch.
+    use: "basic" leaves out packages that only networks need, such as PyTorch.
     """
     torch = _TORCH_MEGABYTES.get(sys.platform, _TORCH_MEGABYTES["linux"])
     absent = [
         replace(package, megabytes=torch) if package.name == "torch" else package
         for package in packages()
-        if package.extra in _IN_SLICER and package.use in ("compress", use) and not package.fits
+        if package.extra in _IN_SLICER and package.use in ("basic", use) and not package.fits
     ]
     return [] if all(package.extra for package in absent) else absent
 

@@ -79,13 +79,13 @@ class Figure:
 
 def pages() -> list[Path]:
     """README, the release notes and the pages whose numbers are checked."""
-    faults = [
+    pages = [
         REPOSITORY / "README.md",
         REPOSITORY / "CHANGELOG.md",
         *sorted((REPOSITORY / "docs").rglob("*.md")),
         REPOSITORY / "MedEnhanceLib" / "report" / "page.html",
     ]
-    return [path for path in faults if not _name(path).startswith(_NOT_CHECKED)]
+    return [path for path in pages if not _name(path).startswith(_NOT_CHECKED)]
 
 
 def _name(path: Path) -> str:

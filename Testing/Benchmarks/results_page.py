@@ -576,7 +576,10 @@ def time() -> Table:
 def offers() -> Table:
     """What is left, by the best other method and by MedEnhance, and the processor time."""
     pair = "sequences.rows[table=repeats; scan~DWI,; arm={}]"
-    brains = _CASE.format("modality=MR", "Rician 10 %")
+    brains, dose = (
+        _CASE.format("modality=MR", "Rician 10 %"),
+        "enhancement.rows[case~low dose; arm=",
+    )
     thick = "slices.rows[reference=studyforrest; arm="
     thin, spline = (f"{over(thick, (arm, 'spline'), 'psnr')}:left" for arm in ("ours", "spline"))
     code = "compression.rows[volume=CT STS_013; mode=lossless; codec={}].ratio"
@@ -588,6 +591,9 @@ def offers() -> Table:
         ("MR of brains, simulated noise of 10 %", "BM4D",
          f"{over(brains, ('BM4D', 'input'), 'psnr_image')}:left",
          f"{over(brains, ('ours', 'input'), 'psnr_image')}:left", cost.format("head")),
+        ("low-dose CT, simulated, `--for-viewing`", "BM4D",
+         f"{over(dose, ('BM4D', 'input'), 'psnr_image')}:left",
+         f"{over(dose, ('ours', 'input'), 'psnr_image')}:left", cost.format("whole volume")),
         ("thick slices of MR (B-spline: 100)", "B-spline", spline, thin,
          cost.format("thin slices")),
         ("CT, lossless", "JPEG XL",

@@ -185,20 +185,20 @@ def test_what_needs_no_torch_is_a_small_download(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         dependencies, "installed_version", lambda each: "99" if each.name in in_slicer else None
     )
-    small, everything = missing("compress"), missing("enhance")
+    small, everything = missing("basic"), missing("networks")
     assert not {"torch", "monai"} & {each.name for each in small}
-    assert sum(each.megabytes for each in small) < 36
+    assert sum(each.megabytes for each in small) < 56
     assert {"torch", "monai"} <= {each.name for each in everything}
 
 
 @pytest.mark.parametrize(("machine", "is_intel"), [("x86_64", True), ("arm64", False)])
-def test_an_intel_mac_compresses_and_cannot_enhance(
+def test_an_intel_mac_runs_no_networks(
     monkeypatch: pytest.MonkeyPatch, machine: str, is_intel: bool
 ) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
     monkeypatch.setattr("platform.machine", lambda: machine)
     monkeypatch.setattr(dependencies, "installed_version", lambda each: None)
-    names = {each.name: each.requirement for each in missing("enhance")}
+    names = {each.name: each.requirement for each in missing("networks")}
     assert ("torch" not in names) == ("monai" not in names) == is_intel
     assert ("<=2026.3.6" in names["imagecodecs"]) == is_intel
     error = dependencies.missing_package("torch")
@@ -206,7 +206,7 @@ def test_an_intel_mac_compresses_and_cannot_enhance(
 
 
 @pytest.mark.slow
-def test_compressing_samples_and_export_work_without_torch(tmp_path: Path) -> None:
+def test_all_but_networks_works_without_torch(tmp_path: Path) -> None:
     code = """
 import sys
 sys.modules.update(dict.fromkeys(("torch", "monai", "matplotlib")))
@@ -216,7 +216,7 @@ volume, path = me.degrade(me.Volume(voxels, modality="MR"), rician=0.1), sys.arg
 for number, how in enumerate(({"lossless": True}, {"max_error": 2}, {"ratio": 6})):
     me.compress(volume, f"{path}{number}.ucv", **how)
     me.save(me.decompress(f"{path}{number}.ucv"), f"{path}{number}.nrrd")
-me.save_dicom(volume, path, patient_id="x")
+me.save_dicom(me.enhance(volume).volume, path, patient_id="x")
 """
     command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "a")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)

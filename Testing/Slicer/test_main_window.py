@@ -270,7 +270,7 @@ class InstallationTest(MedEnhanceTestCase):
     def setUp(self):
         super().setUp()
         self.enterContext(mock.patch.object(type(slicer.app), "testingEnabled", lambda _app: False))
-        self.torch = library.Package("torch>=2.5", "torch", "enhancing", 4100, use="enhance")
+        self.torch = library.Package("torch>=2.5", "torch", "networks", 4100, use="networks")
         self.small = library.Package("nibabel>=5.3", "nibabel", "NIfTI", 35)
         self.absent, self.installed = [self.torch, self.small], []
         self.enterContext(mock.patch.object(dependencies, "missing", self.missing))
@@ -292,19 +292,20 @@ class InstallationTest(MedEnhanceTestCase):
         answer = mock.patch.object(application, "extensionsManagerModel", lambda _app: manager)
         self.enterContext(answer)
 
-    def missing(self, use="enhance"):
-        return [each for each in self.absent if each.use in ("compress", use)]
+    def missing(self, use="networks"):
+        return [each for each in self.absent if each.use in ("basic", use)]
 
     def install(self, requirements, constraints, prompt_install, requester):
         self.assertFalse(prompt_install, "it was asked already")
         self.installed.append((requirements, Path(constraints).read_text().split()))
         with mock.patch("slicer.packaging.isPipInstallInProgress", lambda: True):
-            self.assertFalse(dependencies.ensure("compress"), "a second click meanwhile")
+            self.assertFalse(dependencies.ensure("basic"), "a second click meanwhile")
         self.absent = [self.torch] if self.torch in self.absent else []
 
     def begin(self):
-        """Press Apply, agree, and wait until PyTorch is being installed; the job."""
+        """Press Apply to segment too, agree, and wait until PyTorch is being installed; the job."""
         self.context.state.inputVolume = self.smallVolume(modality="MR")
+        self.context.state.segment = True
         self.panel.update()
         self.panel.ui.applyButton.click()
         (job,) = self.context.runner.activeJobs()
@@ -314,11 +315,11 @@ class InstallationTest(MedEnhanceTestCase):
     def test_pyTorchComesByAJobOnceAndThenTheActionGoesOn(self):
         job = self.begin()
         self.assertIn("Missing Python packages: 2 (about 4 GB", self.confirm.call_args.args[0])
-        self.assertIn("torch>=2.5: enhancing", self.confirm.call_args.kwargs["detailedText"])
+        self.assertIn("torch>=2.5: networks", self.confirm.call_args.kwargs["detailedText"])
         self.assertIn("Install packages", self.widget.ui.jobLabel.toolTip)
         self.assertFalse(self.widget.ui.tabs.enabled or self.widget.ui.loadButton.enabled)
         self.panel.onApply()
-        self.assertFalse(dependencies.ensure("compress"))
+        self.assertFalse(dependencies.ensure("basic"))
         self.confirm.assert_called_once()
         self.assertEqual(self.context.runner.activeJobs(), [job])
         self.assertRegex(job.log[0], "^install torch>=2.5 nibabel>=5.3 -c .*constraints.txt ")
@@ -337,7 +338,7 @@ class InstallationTest(MedEnhanceTestCase):
         server, restart = manager.installExtensionFromServer, mock.Mock()
         self.enterContext(mock.patch.object(type(slicer.app), "confirmRestart", restart))
         self.assertIn("Slicer's extension PyTorch", dependencies.missingText())
-        self.assertNotIn("extension", dependencies.missingText("compress"))
+        self.assertNotIn("extension", dependencies.missingText("basic"))
         self.confirm.side_effect = [True, False]  # the other packages, and not the extension
         self.assertFalse(dependencies.ensure())
         self.assertEqual(self.installed[0][0], ["nibabel>=5.3"], "MONAI would bring PyTorch too")
@@ -363,9 +364,9 @@ class InstallationTest(MedEnhanceTestCase):
 
     def test_whatNeedsNoTorchIsInstalledAtOnceBesideWhatIsThere(self):
         self.confirm.return_value = False
-        self.assertFalse(dependencies.ensure("compress") or self.installed)
+        self.assertFalse(dependencies.ensure("basic") or self.installed)
         self.confirm.return_value = True
-        self.assertTrue(dependencies.ensure("compress"))
+        self.assertTrue(dependencies.ensure("basic"))
         self.assertIn("Missing Python packages: 1 (about 35 MB", self.confirm.call_args.args[0])
         ((requirements, constraints),) = self.installed
         self.assertEqual(requirements, ["nibabel>=5.3"])
@@ -375,17 +376,17 @@ class InstallationTest(MedEnhanceTestCase):
         fail = mock.Mock(side_effect=lambda *_all, **_more: print(inTheWay) or 1 / 0)
         self.enterContext(mock.patch("slicer.packaging.pip_ensure", fail))
         with self.assertRaisesRegex(PanelError, f"beside numpy {np.__version__}, .*Nothing was"):
-            dependencies.ensure("compress")
+            dependencies.ensure("basic")
 
     def test_aNoToTheCompilerIsRememberedWhereWorkGoesOnWithoutIt(self):
         self.absent = []
         self.enterContext(mock.patch.object(dependencies, "lacksLibrary", lambda: True))
         self.addCleanup(slicer.app.userSettings().remove, "MedEnhance/compilerDeclined")
         self.confirm.return_value = False
-        self.assertTrue(dependencies.ensure("compress") and dependencies.ensure("compress"))
+        self.assertTrue(dependencies.ensure("basic") and dependencies.ensure("basic"))
         self.confirm.assert_called_once()
         self.assertIn("which removes noise", self.confirm.call_args.args[0])
-        self.assertTrue(dependencies.ensure())
+        self.assertTrue(dependencies.ensure("basic", needsLibrary=True))
         self.assertEqual(self.confirm.call_count, 2, "enhancing does not go on without it")
         hint = "It is not compiled. Run: python -P -m MedEnhanceLib.native.build"
         error = PanelError.fromLibrary("the filter needs the compiled library", hint, "dependency")
@@ -399,16 +400,32 @@ class InstallationTest(MedEnhanceTestCase):
         button.click()
         self.assertEqual(self.installed[0][0], ["ziglang>=0.13"])
 
-    def test_aMacWithAnIntelProcessorCompressesAndSaysThatItCannotEnhance(self):
+    def test_noiseIsRemovedWithoutPyTorch(self):
+        self.absent = [self.torch]
+        self.context.state.inputVolume = self.smallVolume(modality="MR")
+        self.panel.update()
+        self.assertNotIn("Missing", self.panel.ui.problemLabel.text)
+        with mock.patch("MedEnhancePages.enhance.enhancement.start") as start:
+            start.return_value = [mock.Mock()]
+            self.panel.ui.applyButton.click()
+        start.assert_called_once()
+        self.confirm.assert_not_called()
+
+    def test_aMacWithAnIntelProcessorRemovesNoiseAndSaysThatItRunsNoNetworks(self):
         self.enterContext(mock.patch.object(library, "is_intel_mac", lambda: True))
         self.enterContext(mock.patch.object(library, "has", lambda _module: False))
-        with self.assertRaisesRegex(PanelError, "Enhancing is not available on this Mac.*Rosetta"):
+        with self.assertRaisesRegex(PanelError, "Networks do not run on this Mac.*Rosetta"):
             dependencies.ensure()
+        self.absent = [self.torch]
+        self.context.state.inputVolume = self.smallVolume(modality="MR")
         self.panel.update()
-        self.assertIn("not available on this Mac", self.panel.ui.problemLabel.text)
+        self.assertTrue(self.panel.ui.applyButton.enabled)
+        self.context.state.segment = True
+        self.panel.update()
+        self.assertIn("do not run on this Mac", self.panel.ui.problemLabel.text)
         self.assertFalse(self.panel.ui.applyButton.enabled)
         self.confirm.assert_not_called()
-        self.assertTrue(dependencies.ensure("compress"))
+        self.assertTrue(dependencies.ensure("basic"))
 
     def test_samplesHaveATitleWhereSlicerTranslatesThat(self):
         import SampleData

@@ -49,7 +49,7 @@ class ModuleTest(MedEnhanceTestCase):
         self.assertEqual(tabs.tabText(tabs.currentIndex), "Models")
 
     def test_theSelfTestOpensThePagesAloneWherePackagesAreMissing(self):
-        absent = [library.Package("torch>=2.5", "torch", "enhancing", 4100, use="enhance")]
+        absent = [library.Package("torch>=2.5", "torch", "networks", 4100, use="networks")]
         self.widget.parent.exit()
         with (
             mock.patch.object(dependencies, "missing", lambda *_use: absent),
