@@ -28,7 +28,7 @@ _LONGEST_CARD = 1 << 20
 DEFAULTS = "defaults.json"
 #: What a model of a kind does: messages say "segments", not "head".
 _VERBS = {
-    "enhancer": "enhances",
+    "enhancer": "inverts a scanner",
     schema.SLICES: "restores thin slices",
     "head": "segments",
     schema.CODEC: "compresses",
@@ -384,10 +384,9 @@ def _names_hint(kind: str, modality: str) -> str:
     return f"Select one by name ({options}): {', '.join(names)}."
 
 
-def default_beside(bundle: Bundle) -> Bundle | None:
-    """Return the default model of a model's kind and modality; None if there is none."""
+def _is_default(bundle: Bundle) -> bool:
     rivals = (b for b in list_bundles() if (b.kind, b.modality) == (bundle.kind, bundle.modality))
-    return next(rivals, None)
+    return not bundle.inverts and bundle == next(rivals, None)
 
 
 def details(bundle: Bundle) -> dict[str, Any]:
@@ -410,7 +409,7 @@ def details(bundle: Bundle) -> dict[str, Any]:
         "shipped": bundle.shipped,
         "origin": bundle.origin,
         "imported_from": str(metadata.get("imported_from", "")),
-        "default": bundle == default_beside(bundle),
+        "default": _is_default(bundle),
         "bytes": sum(path.stat().st_size for path in files),
         "sha256": bundle.sha256,
         "folder": str(bundle.folder),
