@@ -23,7 +23,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Voxels of a window along each axis, and from one window to the next: larger ones remove more
 #: noise, smaller ones keep more of what differs from place to place (decision 0122).
-_SIDE, _STEP = 5, 2
+_SIDE, _STEP = 6, 3
 #: Windows whose components are computed at once, which bounds memory.
 _AT_ONCE = 64
 
