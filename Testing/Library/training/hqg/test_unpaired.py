@@ -23,7 +23,7 @@ from Library.scanner.test_scanner import (
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import io, native
 from MedEnhanceLib.bundles.export import load_tensors, record_fields
-from MedEnhanceLib.bundles.store import list_bundles, read_bundle, set_default
+from MedEnhanceLib.bundles.store import details, list_bundles, read_bundle, set_default
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.imaging import gaussian_blur
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, MedEnhanceError, ModelError
@@ -154,7 +154,8 @@ def test_such_a_model_acts_only_where_it_is_named(
 ) -> None:
     monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path))
     assert main(["models", "import", str(trained)]) == 0
-    assert "mine" in [bundle.name for bundle in list_bundles()]
+    (mine,) = (bundle for bundle in list_bundles() if bundle.name == "mine")
+    assert not details(mine)["default"]
     with pytest.raises(ModelError, match="cannot be a default"):
         set_default("mine")
     assert "scanner" not in me.enhance(case()[1], device="cpu").measured
