@@ -68,7 +68,7 @@ def test_slow_tests_are_those_of_the_folders_that_a_change_touches(tmp_path: Pat
     assert touched.changed(tmp_path) == ""  # nothing is older than a day
     git(tmp_path, "update-ref", "refs/remotes/origin/main", "HEAD~3")
     folders = touched.touched(touched.changed(tmp_path))
-    assert folders == ["Testing/Library/hqg", "Testing/Library"]
+    assert folders == ["Testing/Library/slices", "Testing/Library"]
     assert touched.touched("") == touched.touched("1\t-\tdocs/a.md") == [touched.DEFAULT]
 
 

@@ -56,7 +56,7 @@ def test_the_library_for_windows_is_of_these_sources_and_has_all_functions(
     assert library[:2] == b"MZ"
     at = int.from_bytes(library[0x3C:0x40], "little")
     assert library[at : at + 6] == b"PE\0\0\x64\x86"  # of x86_64
-    for name in ("grouped", "threshold", "match", "predict", "pack", "filter_sums"):
+    for name in ("grouped", "threshold", "means", "predict", "pack", "filter_sums"):
         for width in native.WIDTHS:
             assert f"\0native_{name}_{width}\0".encode() in library
     systems = re.findall(rb"[\w.-]+\.dll", library.lower())
