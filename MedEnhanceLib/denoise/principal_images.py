@@ -3,6 +3,9 @@
 sample of the tissue → orthonormal basis over time → an image for each basis vector that holds
 signal → each filtered in space → back to frames
 
+What the images of the whole volume take for noise, small windows keep (`local_pca`): of diffusion,
+the part that no tensor explains is theirs; of other contrasts the result is the mean of both.
+
 The basis is orthonormal, so that noise which is white over time has the same σ in every image.
 What frames share gathers in few images of high SNR. Images whose neighbors have nothing in common
 hold noise alone, and are left out; of those between, the filter keeps what has shape in space.

@@ -26,9 +26,9 @@ from MedEnhanceLib.scanner.scanner import Gain, Scanner, Step
 Denoise = Callable[[Volume], tuple[Floats, float]]
 #: Share of the time that measuring takes.
 _MEASURING = 0.6
-#: Volumes that are put behind the scanner, and their most slices, rows and columns.
-_CHECKED, _PART = 4, (24, 160, 160)
-#: dB that an inversion gains at least in half of the volumes, and in each.
+#: Simulated scans, of one volume each where there are as many, and most slices, rows and columns.
+_CHECKED, _PART = 6, (24, 160, 160)
+#: dB that an inversion gains at least in half of the scans, and in each; a step loses the former.
 _GAINS, _LOSES = 0.1, -0.5
 #: Units of a simulated scan for one of the scale; tissue of CT on the scale.
 _UNITS, _TISSUE_CT = np.float32(1000), -0.5
@@ -71,12 +71,14 @@ def checked(
     """
     steps = scanner.inverted
     tried = [(), *((step,) for step in steps if len(steps) > 1)]
-    rows, numbers = [], np.linspace(0, len(good) - 1, min(_CHECKED, len(good))).astype(int)
+    apart = max(1, len(good) // _CHECKED)
+    numbers = [apart * place % len(good) for place in range(_CHECKED)]
+    rows = list[Doubles]()
     for place, number in enumerate(numbers):
         monitor.progress(place / len(numbers), "checking the inversion")
         rows.append(_gains(scanner, good[number], tried, denoise, seed=place))
     gains = np.array(rows)
-    loses = np.median(gains[:, :1] - gains[:, 1:], 0) < 0
+    loses = np.median(gains[:, 1:] - gains[:, :1], 0) > _GAINS
     left_out = tuple(step for step, is_left in zip(steps, loses, strict=False) if is_left)
     gained = gains[:, 0]
     if left_out:
@@ -88,15 +90,15 @@ def checked(
             ])  # fmt: skip
     monitor.progress(1.0, "checking the inversion")
     warnings = list(scanner.warnings)
-    gain = Gain(median=float(np.median(gained)), worst=float(gained.min()), volumes=len(gained))
+    gain = Gain(median=float(np.median(gained)), worst=float(gained.min()), scans=len(gained))
     if gain.median < _GAINS or gain.worst < _LOSES:
         left_out = steps
         warnings.append(
             f"inverting gains {gain.median:+.1f} dB over enhance (worst {gain.worst:+.1f}) in "
-            f"{gain.volumes} simulated scans of the high-quality folder: nothing is inverted"
+            f"{gain.scans} simulated scans of the high-quality folder: nothing is inverted"
         )
     elif left_out:
-        warnings.append(f"left out, as it gains nothing in simulated scans: {', '.join(left_out)}")
+        warnings.append(f"left out, as simulated scans are better without: {', '.join(left_out)}")
     without = (*scanner.without, *left_out)
     return replace(scanner, gain=gain, without=without, warnings=tuple(warnings))
 

@@ -63,8 +63,6 @@ _LEAST_SLOPE = 0.25
 #: .04 and more in brains of few patients and where the pools were divided by their fat (decision
 #: 0112).
 _ALIKE = 0.035
-#: Misfit of the power law from which the contrast is another one (decision 0123).
-_OTHER_CONTRAST = 0.065
 #: Passes of N4.
 PASSES = 3
 #: Frequencies of a resolution; share of them that the lowest ones are, whose transfer is 1.
@@ -254,7 +252,7 @@ def compare(
         monitor: receives progress; may cancel.
     """
     monitor.progress(_MEASURING, "comparing the pools")
-    contrast, misfit, away = (None, 0.0, 0.0) if modality == "CT" else _contrast(low, good)
+    contrast, misfit = (None, 0.0) if modality == "CT" else _contrast(low, good)
     transfers = _transfers(low, good, contrast, monitor.part(_MEASURING, 1.0))
     counts = Counter(warning for look in low for warning in look.warnings)
     few, warnings = min(len(low), len(good)), list[str]()
@@ -265,7 +263,7 @@ def compare(
             "The two folders show different anatomy; the contrast curve may be off by "
             f"{100 * misfit:.1f} % ({100 * _ALIKE:g} % would be normal for matching anatomy)."
         )
-    refusals = _refusals(low, good, away)
+    refusals = _refusals(low, good)
     if refusals and contrast:
         transfers = transfers if refusals[0] != _OTHER else [_unknown(each) for each in transfers]
     return Scanner(
@@ -292,11 +290,11 @@ _OTHER = (
 )
 
 
-def _refusals(low: Sequence[Examined], good: Sequence[Examined], away: float) -> list[str]:
-    """Say why nothing can be inverted; away: misfit of the power law."""
+def _refusals(low: Sequence[Examined], good: Sequence[Examined]) -> list[str]:
+    """Say why nothing can be inverted."""
     refusals = list[str]()
     orders = (np.array([look.order for look in pool]) for pool in (low, good))
-    if away > _OTHER_CONTRAST or signs.order_differs(*orders) > signs.OTHER_ORDER:
+    if signs.order_differs(*orders) > signs.OTHER_ORDER:
         refusals.append(_OTHER)
     variation = float(np.median([look.variation for look in low]))
     if variation > signs.VARIES:
@@ -338,22 +336,20 @@ def _pool(looks: Sequence[Examined]) -> VolumePool:
     )
 
 
-def _contrast(low: Sequence[Examined], good: Sequence[Examined]) -> tuple[Curve, float, float]:
+def _contrast(low: Sequence[Examined], good: Sequence[Examined]) -> tuple[Curve, float]:
     """Fit the curve to quantiles of both pools, as one through them would follow the patients.
 
     A blur before a curve is not a blur after it. How much that changes the fit is known from the
     good pool behind the first curve, and taken off.
 
-    Returns it, its misfit, as `_misfit`, and that of the power law alone.
+    Returns it, and its misfit, as `_misfit`.
     """
     shown, intensities = _quantiles_of(low), _quantiles_of(good)
     value, spread = _jackknife(_fitted, shown, intensities)
     first = _curve(_INTENSITIES, value, spread)
     change = _fitted(_quantiles_of([look.behind(first) for look in good]), intensities) - value
     curve = _curve(_INTENSITIES, _ascending(value - change), spread)
-    x, y = intensities.mean(0), shown.mean(0)
-    away = float(np.sqrt(np.mean(np.square(np.interp(x, _INTENSITIES, value) - y))))
-    return curve, _misfit(y, x), away
+    return curve, _misfit(shown.mean(0), intensities.mean(0))
 
 
 def _quantiles_of(looks: Sequence[Examined]) -> Doubles:

@@ -59,7 +59,7 @@ def summary_of(scanner: Scanner) -> str:
     )
     gain = "" if scanner.gain is None else (
         f" Inverting it gains {scanner.gain.median:+.1f} dB over enhance in "
-        f"{scanner.gain.volumes} simulated scans (worst {scanner.gain.worst:+.1f})."
+        f"{scanner.gain.scans} simulated scans (worst {scanner.gain.worst:+.1f})."
     )  # fmt: skip
     return (
         f"{len(low.files)} volumes against {len(good.files)}: noise {_shown(low.noise)}{unit} "

@@ -40,7 +40,7 @@ class Gain(Options):
 
     median: Annotated[float, About(low=-1e6, high=1e6)]
     worst: Annotated[float, About(low=-1e6, high=1e6)]
-    volumes: Annotated[int, About(low=1, high=100_000)]
+    scans: Annotated[int, About(low=1, high=100_000)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ class Series:
 
     about: table, name, vendor and SNR, of each row. judged: numbers of the frames with a truth.
     truth: of these, [N, K, J, I]; variance: of its own noise.
-    other: frames whose tensors are the truth, if there are any.
+    other: frames whose tensors are the truth, if there are any. is_pair: whether the truth is one
+    frame each.
     """
 
     about: Mapping[str, Any]
@@ -58,6 +60,7 @@ class Series:
     variance: float
     tissue: Mask
     other: Floats | None
+    is_pair: bool = False
 
 
 # --- real series ----------------------------------------------------------------------------------
@@ -129,6 +132,7 @@ def held_out(
         judged=[kept.index(n) for n in judged], truth=np.stack(truth),
         variance=float(np.mean(variances)), tissue=tissue,
         other=frames[apart] if gradients and gradients == others else None,
+        is_pair=all(len(others) == 1 for _, others in references),
     )  # fmt: skip
 
 
@@ -183,6 +187,24 @@ def gradients_of(shells: Sequence[tuple[int, int]]) -> Gradients:
 
 def at_zero(gradients: Gradients) -> Mask:
     return np.array([gradient.b_value < 50 for gradient in gradients])
+
+
+def angular(along: Sequence[Gradient]) -> tuple[Floats, Floats]:
+    """Projections, [T, T], on what a mean and a tensor explain, and on what order 4 adds to it."""
+    ways = np.array([gradient.direction for gradient in along])
+    second, fourth = (
+        np.stack([ways[:, list(axes)].prod(axis=1) for axes in
+                  combinations_with_replacement(range(3), order)], axis=1)
+        for order in (2, 4)
+    )  # fmt: skip
+    tensor = second @ np.linalg.pinv(second)  # the squares of a direction add up to the mean
+    added = fourth - tensor @ fourth
+    return tensor, added @ np.linalg.pinv(added, rcond=1e-6)
+
+
+def nothing(volumes: Sequence[Volume]) -> Floats:
+    """No share of any frame is taken from windows."""
+    return np.zeros((len(volumes), len(volumes)), np.float32)
 
 
 def mp_pca(volume: Volume) -> Floats:

@@ -93,7 +93,7 @@ def test_alike_frames_are_corrected_for_the_bias_however_weak(snr: float, way: s
     truth = _truth((level, 0.8 * level, 0.9 * level))
     result = me.enhance(_series([truth] * 8, "functional"), sequence=way, progress=False)
     error = float((result.volume.voxels - truth)[:, _RADIUS < 0.8].mean()) / SIGMA
-    assert abs(error) < 0.08  # without a correction .43 and .25
+    assert abs(error) < 0.1  # without a correction .43 and .25
 
 
 def test_bias_that_stays_is_stated_and_goes_on_request() -> None:
