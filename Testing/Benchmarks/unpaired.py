@@ -28,10 +28,12 @@ from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.denoise import EnhanceConfig, enhance
 from MedEnhanceLib.io.atomic import write_json
+from MedEnhanceLib.jobs.kinds.measure_scanner import without_noise
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.scanner.check import measure_scanner
 from MedEnhanceLib.scanner.corrector.scanner_network import ScannerModel
 from MedEnhanceLib.scanner.invert import invert
-from MedEnhanceLib.scanner.measure import FEWEST, measure_scanner
+from MedEnhanceLib.scanner.measure import FEWEST
 from MedEnhanceLib.scanner.scanner import Scanner
 from MedEnhanceLib.training.hqg import run as training
 from MedEnhanceLib.training.hqg.scanned_slabs import LowQualitySlabMaker, ScannedSlabMaker
@@ -79,7 +81,7 @@ def pools() -> Path:
         (folder / name).mkdir(parents=True, exist_ok=True)
         for number, volume in enumerate(volumes):
             io.save(volume, folder / name / f"{number}.nii.gz", overwrite=True)
-    scanner = measure_scanner(scans, goods)
+    scanner = measure_scanner(scans, goods, without_noise)
     write_json(folder / "scanner.json", scanner.to_json(), overwrite=True)
     return folder
 
