@@ -22,6 +22,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Statuses of its functions, as in native.h; 0 is success.
 NO_MEMORY, BAD_STREAM = 2, 3
+_NOT_COMPILED = "not compiled"
 #: Vector widths by their bit in `native_widths`, narrowest first.
 WIDTHS = ("plain", "avx2", "avx512")
 #: Consequences of a missing library, for messages; the ratio of CPU time is measured.
@@ -86,7 +87,7 @@ def find(folder: Path) -> tuple[Library | None, str]:
     """Look for the library in a folder; returns also one line with its state and remedy."""
     from MedEnhanceLib.native import build
 
-    path, problem = build.library(folder), "not compiled"
+    path, problem = build.library(folder), _NOT_COMPILED
     if path.is_file():
         try:
             library = Library(path)
@@ -123,7 +124,8 @@ def require(purpose: str, *, monitor: Monitor | None = None) -> Library:
     """Load the library; raises DependencyError, with the command that builds it."""
     library, state = _find_or_build(HERE, monitor=monitor)
     if library is None:
-        raise DependencyError(f"{purpose} needs the compiled library", f"It is {state}")
+        hint = f"It is {state}" if state.startswith(_NOT_COMPILED) else state
+        raise DependencyError(f"{purpose} needs the compiled library", hint)
     return library
 
 

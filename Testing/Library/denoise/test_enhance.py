@@ -43,13 +43,17 @@ def test_noise_of_an_unknown_kind_is_filtered_on_request_alone(
     assert enhance(other, EnhanceConfig(denoiser="block-matching")).volume.modality == modality
 
 
+@pytest.mark.parametrize(
+    ("state", "hint"),
+    [("not compiled. Run: X", "It is not compiled. Run: X"), ("a.so is damaged. Run: X",) * 2],
+)
 def test_without_the_compiled_library_an_error_names_the_remedy(
-    head: Volume, monkeypatch: pytest.MonkeyPatch
+    head: Volume, monkeypatch: pytest.MonkeyPatch, state: str, hint: str
 ) -> None:
-    monkeypatch.setattr(native, "_find_or_build", lambda *_, **__: (None, "not compiled. Run: X"))
+    monkeypatch.setattr(native, "_find_or_build", lambda *_, **__: (None, state))
     with pytest.raises(DependencyError, match="Removing noise needs the compiled library") as error:
         enhance(head)
-    assert "Run: X" in error.value.hint
+    assert error.value.hint == hint
 
 
 def test_a_sequence_of_constant_frames_is_refused_before_any_is_enhanced(
