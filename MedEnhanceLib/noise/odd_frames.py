@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from MedEnhanceLib.core.arrays import Array, Doubles, Floats, Mask, Numbers, let_go, robust_max
+from MedEnhanceLib.core.arrays import Array, Doubles, Mask, Numbers, let_go, robust_max
 from MedEnhanceLib.noise.movement import aligned_at
 from MedEnhanceLib.noise.sequence import TISSUE, mean_of
 from MedEnhanceLib.runtime.machine import blas_on_one_thread
@@ -107,8 +107,10 @@ def odd_frames(
         shared = _shared_images(sample[usual])
         fitted = sample @ shared.T @ shared
         by_level = _of_level(sample, fitted, usual, levels)
-        mean = mean_of([frame for frame, is_usual in zip(frames, usual, strict=True) if is_usual])
-        moved = {n: _of_position(n, frame, places, shared, mean) for n, frame in enumerate(frames)}
+        rests = np.square(sample - fitted).sum(axis=1)
+        typical = float(np.median(rests[usual]))
+        moved = {n: _of_position(n, frames, places, shared, usual, typical)
+                 for n in range(len(frames))}  # fmt: skip
         whole = {n: each for n, each in {**moved, **by_level}.items() if each}
         odd = _of_slices(sample, fitted, slices, frames, usual) | whole
     if len(odd) > len(frames) // 2:  # nothing is usual
@@ -165,9 +167,18 @@ def _of_level(
 
 
 def _of_position(
-    number: int, frame: Array, places: Numbers, shared: Doubles, mean: Floats
+    number: int,
+    frames: Sequence[Array],
+    places: Numbers,
+    shared: Doubles,
+    usual: Mask,
+    typical: float,
 ) -> OddFrame | None:
-    """Compare a frame with the others, and with their mean; None where it fits best in place."""
+    """Compare a frame with the others at other positions; None where it fits best in place.
+
+    usual: the frames that are not odd; typical: power that the shared images leave of one.
+    """
+    frame = frames[number]
     start, ends = np.stack(np.unravel_index(places, frame.shape)), np.array(frame.shape)[:, None]
 
     def rest(shift: Numbers) -> float:
@@ -187,7 +198,10 @@ def _of_position(
     let_go(frame)
     if not shift.any() or best > _FITS * in_place:
         return None
-    shift = aligned_at(frame, mean, _FARTHEST)
+    whole = float(np.square(_taken(frame, places)).sum())
+    if best * whole > _UNLIKE**2 * typical:
+        others = [each for n, each in enumerate(frames) if usual[n] and n != number]
+        shift = aligned_at(frame, mean_of(others), _FARTHEST)
     amount = float(np.linalg.norm(shift).round(1))
     return OddFrame(number, "odd_position", amount) if amount else None
 

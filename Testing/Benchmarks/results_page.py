@@ -199,6 +199,15 @@ _SERIES = (
     ("DWI of two averages: error left", "table=repeats; scan~DWI, ", "left", "", ".2f", *_LESS),
     ("DWI, other scans: error left", "table=repeats; scan!=DWI, first average or DWI, second "
      "average; kind=diffusion", "left", "", ".2f", *_LESS),
+    ("DWI, b = 1,000, twice: rest beyond the tensor kept", "scan~DWI, ", "rest_kept", "", ".2f",
+     *_MORE),
+    ("DWI, b = 2,000, twice: distance to the repeat, %", "scan~b2000", "distance", " * 100", ".1f",
+     "joint", "MP-PCA"),
+    ("DWI, b = 2,000, twice: rest beyond the tensor kept", "scan~b2000", "rest_kept", "", ".2f",
+     *_MORE),
+    ("DWI, b = 2,000, twice: fourth order, correlation", "scan~b2000", "fourth_order", "", ".3f",
+     *_MORE),
+    ("DWI of two averages: FA error", "table=repeats; scan~DWI, ", "fa_error", "", ".3f", *_LESS),
     ("others, SNR to 50: error left", "kind!=diffusion; snr<50", "left", "", ".2f", *_LESS),
     ("others, SNR above 50: error left", "kind!=diffusion; snr>50", "left", "", ".2f", *_LESS),
     ("simulated, 22 frames: FA error", "table=tensors; case~22 frames", "fa_error", "", ".3f",
@@ -219,8 +228,8 @@ _SERIES = (
 
 def sequences() -> Table:
     """Denoisers of 4-D series; rows where the joint filter does worst beside MP-PCA first."""
-    arms = {"input": "input", "each": "each frame alone", "MP-PCA": "MP-PCA", "joint": "joint",
-            "auto": "default"}  # fmt: skip
+    arms = {"input": "input", "each": "each frame alone", "MP-PCA": "MP-PCA",
+            "images": "images alone", "joint": "joint", "auto": "default"}  # fmt: skip
     base = "sequences.rows[$1; arm="
     return Table(
         ("series, measure", *arms.values(), "n"),
