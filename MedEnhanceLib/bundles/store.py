@@ -375,6 +375,8 @@ def _recommended(kind: str, modality: str) -> Bundle:
 def _names_hint(kind: str, modality: str) -> str:
     models = [bundle for bundle in list_bundles() if bundle.kind == kind]
     names = [bundle.name for bundle in models if profile_of(modality).takes(bundle.modality)]
+    if kind == schema.ENHANCER and not names:
+        return "Leave the model out: noise is removed without. Thin slices are another task."
     if not names:
         modalities = ", ".join(sorted({bundle.modality for bundle in models})) or "no modality"
         return f"Models are installed for {modalities}."

@@ -23,7 +23,7 @@ from MedEnhanceLib.runtime.tolerance import Messages
 _TRAINING = (
     LateCommand(
         "train",
-        "train an enhancer, a head, thin slices, or a model of the codec",
+        "train a scanner model without pairs, a head, thin slices, or a model of the codec",
         "MedEnhanceLib.training.commands.train:TRAIN",
     ),
     LateCommand(

@@ -81,7 +81,7 @@ def prepared(
     part, is_part = _requested_part(box, volume, config), box[0] is not None
     scanner = _scanner_of(original, config, given, bundle, monitor, is_part=is_part)
     if scanner is not None and not scanner.scanner.applies:
-        warnings = "; ".join(scanner.scanner.warnings)
+        warnings = "; ".join(scanner.scanner.refusals)
         monitor.warn(text("scanner_refused", warnings=warnings), about="scanner", is_general=True)
         scanner = None
     seen, numbers, empty = seen_of(volume, frame, cache, is_part=is_part, scratch=scratch)
@@ -247,7 +247,7 @@ def _made(method: Sequence[str], config: EnhanceConfig, monitor: Monitor) -> Den
     resources = Resources(device=config.device, options=options)
     denoiser = denoiser_class(method[-1]).prepared(resources)
     if config.device not in ("auto", "cpu", denoiser.device) and config.model == "auto":
-        monitor.log(f"{method[-1]} runs on {denoiser.device}, not on {config.device}")
+        monitor.warn(f"{method[-1]} runs on {denoiser.device}, not on {config.device}")
     return PrincipalImages(denoiser) if len(method) > 1 else denoiser
 
 

@@ -94,8 +94,9 @@ def checked(
     if gain.median < _GAINS or gain.worst < _LOSES:
         left_out = steps
         warnings.append(
-            f"inverting gains {gain.median:+.1f} dB over enhance (worst {gain.worst:+.1f}) in "
-            f"{gain.scans} simulated scans of the high-quality folder: nothing is inverted"
+            f"in {gain.scans} simulated scans of the high-quality folder inverting gains "
+            f"{gain.median:+.1f} dB over enhance in the median and {gain.worst:+.1f} in the worst; "
+            f"{_GAINS:+.1f} and {_LOSES:+.1f} are required, so nothing is inverted"
         )
     elif left_out:
         warnings.append(f"left out, as simulated scans are better without: {', '.join(left_out)}")

@@ -42,6 +42,7 @@ def write_scanner_page(
         warnings=[*scanner.warnings, *scanner.artifacts],
         pictures=pictures,
         scanner=scanner.to_json(),
+        applies=scanner.applies,
     )
     for name, picture in pictures.items():
         picture.save(folder / name, overwrite=overwrite)
@@ -57,10 +58,12 @@ def summary_of(scanner: Scanner) -> str:
     sharpness = ", ".join(
         f"{_sharpness(curve)} ({axis})" for axis, curve in zip(AXES, scanner.axes, strict=True)
     )
-    gain = "" if scanner.gain is None else (
-        f" Inverting it gains {scanner.gain.median:+.1f} dB over enhance in "
-        f"{scanner.gain.scans} simulated scans (worst {scanner.gain.worst:+.1f})."
-    )  # fmt: skip
+    gain = "" if scanner.applies else " Nothing is inverted."
+    if scanner.applies and scanner.gain is not None:
+        gain = (
+            f" Inverting it gains {scanner.gain.median:+.1f} dB over enhance in "
+            f"{scanner.gain.scans} simulated scans (worst {scanner.gain.worst:+.1f})."
+        )
     return (
         f"{len(low.files)} volumes against {len(good.files)}: noise {_shown(low.noise)}{unit} "
         f"against {_shown(good.noise)}; MTF50: {sharpness}; bias field (SD of its logarithm) "

@@ -170,6 +170,12 @@ class Scanner(Options):
         return bool(self.inverted)
 
     @property
+    def refusals(self) -> tuple[str, ...]:
+        """The warnings that say why nothing is inverted; all, if a user left out the steps."""
+        reasons = tuple(each for each in self.warnings if "nothing is inverted" in each)
+        return reasons or self.warnings
+
+    @property
     def axes(self) -> tuple[Curve, Curve, Curve]:
         """The transfer along slices, rows and columns."""
         return self.slices, self.rows, self.columns

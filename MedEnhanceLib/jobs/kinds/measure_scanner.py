@@ -75,7 +75,12 @@ def run_scanner(params: ScannerParams, monitor: Monitor) -> Result:
 def _examples(
     scanner: Scanner, low: Iterable[Volume], good: Iterable[Volume], monitor: Monitor
 ) -> dict[str, Picture]:
-    """Draw the first scan before and after inversion, and the first volume of high quality."""
+    """Draw the first scan before and after inversion, and the first volume of high quality.
+
+    Draws nothing where nothing is inverted.
+    """
+    if not scanner.applies:
+        return {}
     pools = (low, scanner.low_quality), (good, scanner.high_quality)
     scan, high = (next(v for v in vs if v.path.name in pool.files) for vs, pool in pools)
     quiet = Monitor(cancel=lambda: monitor.cancelled)  # the warnings are those of the pools

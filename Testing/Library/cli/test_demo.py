@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +17,8 @@ from MedEnhanceLib.jobs.kinds.demo import REPEATED, SAMPLE
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.runtime.text import size_text
 from MedEnhanceLib.unicompress import decompress
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -63,6 +66,8 @@ def test_what_the_demo_leaves_and_prints(run: Callable, tmp_path: Path) -> None:
     ran = run("demo", folder, "--device", "cpu")
     assert ran.status == 0, ran.err
     assert "largest error" in ran.out
+    said = re.search(r"It says `(.*)`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert said is not None and said[1] in ran.out + ran.err
     assert f"Look at it: {folder / 'index.html'}" in ran.out
     record = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert [row["name"] for row in record["results"]["quality"]][:2] == ["scan", "enhanced"]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from Library.conftest import WarningRecorder
 
 from MedEnhanceLib import native
 from MedEnhanceLib.core.volume import Volume
@@ -41,6 +42,13 @@ def test_noise_of_an_unknown_kind_is_filtered_on_request_alone(
         enhance(other)
     assert "--modality MR" in caught.value.hint or "--denoiser block-matching" in caught.value.hint
     assert enhance(other, EnhanceConfig(denoiser="block-matching")).volume.modality == modality
+
+
+def test_a_device_that_removes_no_noise_is_announced(
+    head: Volume, recorder: WarningRecorder
+) -> None:
+    enhance(head, EnhanceConfig(device="cuda"), monitor=recorder.monitor)
+    assert any("runs on cpu, not on cuda" in each for each in recorder.warnings)
 
 
 @pytest.mark.parametrize(

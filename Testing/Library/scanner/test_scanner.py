@@ -198,7 +198,8 @@ def test_what_an_inversion_gains_is_checked_and_without_gain_it_is_not_applied()
     assert "dB over enhance in 6 simulated scans" in summary_of(measured())
     # Where the pools are of one source, there is nothing to gain.
     assert not measured_alike().applies
-    assert any("nothing is inverted" in each for each in measured_alike().warnings)
+    assert any("nothing is inverted" in each for each in measured_alike().refusals)
+    assert summary_of(measured_alike()).endswith("Nothing is inverted.")
 
 
 def test_a_resolution_that_is_not_seen_to_fall_has_no_upper_end() -> None:
