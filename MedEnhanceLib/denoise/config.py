@@ -63,9 +63,9 @@ class EnhanceConfig(Options):
     )
     denoiser: str = option(
         "auto",
-        help=f"method that removes the noise: {', '.join(DENOISERS)}; auto: block-matching. Frames that "
-        "are filtered together become principal images, which the method filters; to filter each "
-        "frame alone: sequence each",
+        help=f"method that removes the noise: {', '.join(DENOISERS)}; auto: block-matching. "
+        "Frames that are filtered together become principal images, which the method filters; to "
+        "filter each frame alone: sequence each",
         metavar="NAME",
     )
     denoiser_options: dict[str, Any] = option(
