@@ -305,7 +305,8 @@ def faults() -> Table:
     arm = "scanner.rows[kind=$0; anatomy=$1; arm={}].drawn_psnr"
     gains = [f"({arm.format(name)} - {arm.format('enhance')})" for name in ("product", "inverted")]
     columns = (f"{{?{gain}:{form}|+.1f}}" for gain in gains for form in ("mean", "min"))
-    head = ("fault", "anatomy", "scanners", "refused", "gain", "least", "all steps", "least")
+    head = ("fault", "anatomy", "scanners", "refused",
+            "gain", "least gain", "gain of all steps", "least of all steps")  # fmt: skip
     count = f"{{{kind}:count|.0f}}"
     return Table(head, ("$2", "$1", count, f"{{{kind}:sum|.0f}}", *columns), entries)
 
@@ -603,7 +604,7 @@ def offers() -> Table:
         ("low-dose CT, simulated, `--for-viewing`", "BM4D",
          f"{over(dose, ('BM4D', 'input'), 'psnr_image')}:left",
          f"{over(dose, ('ours', 'input'), 'psnr_image')}:left", cost.format("whole volume")),
-        ("thick slices of MR (B-spline: 100)", "B-spline", spline, thin,
+        ("thick slices, MR of an unseen scanner", "B-spline", spline, thin,
          cost.format("thin slices")),
         ("CT, lossless", "JPEG XL",
          f"1 / {code.format(f'JPEG XL effort 9 or {_JPEG_XL}')}:max", f"1 / {code.format('ours')}",
