@@ -234,12 +234,13 @@ def _in_windows(volumes: Sequence[Volume]) -> Floats:
         return 0.5 * np.eye(len(volumes), dtype=np.float32)
     b_values = np.array([each.b_value for each in gradients])
     x, y, z = np.array([each.direction for each in gradients]).T
-    design = np.stack([np.ones_like(x), x * x, y * y, z * z, x * y, x * z, y * z], axis=1)
+    # The squares add up to 1, which is the mean: a column for it would depend on the others.
+    design = np.stack([x * x, y * y, z * z, x * y, x * z, y * z], axis=1)
     order = np.argsort(b_values, kind="stable")
     ends = np.flatnonzero(np.diff(b_values[order]) > _SHELL_GAP * b_values[order][1:]) + 1
     share = np.zeros((len(volumes), len(volumes)), np.float32)
     for shell in np.split(order, ends):
-        some = shell[design[shell, 1:].any(axis=1)]  # those with a direction
+        some = shell[design[shell].any(axis=1)]  # those with a direction
         rest = np.eye(some.size) - design[some] @ np.linalg.pinv(design[some])
         share[np.ix_(some, some)] = np.where(np.abs(rest) > _ROUNDING, rest, 0.0)
     return share

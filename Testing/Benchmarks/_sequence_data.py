@@ -219,6 +219,11 @@ def mp_pca(volume: Volume) -> Floats:
     return np.moveaxis(mppca(np.moveaxis(frames, 0, -1), patch_radius=radius), -1, 0)
 
 
+def show_tensors(gradients: Gradients) -> bool:
+    """Whether frames are weighted by a b-value at which tensors are fitted."""
+    return any(50 < gradient.b_value < _TENSOR_B for gradient in gradients)
+
+
 def tensors(signal: Floats, gradients: Gradients) -> Any:
     """Fit diffusion tensors to frames of low b, [T, ...]: dipy's fit, with fa, md."""
     from dipy.core.gradients import gradient_table

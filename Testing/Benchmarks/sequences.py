@@ -126,7 +126,8 @@ def judged(series: Iterable[Callable[[], data.Series]]) -> Iterator[Row]:
             square = rms((frames - scan.truth)[:, scan.tissue]) ** 2 - scan.variance
             return float(np.sqrt(max(square, 0.0)))
 
-        has_tensors, gradients = HAS_DIPY and scan.other is not None, scan.seen.gradients
+        gradients = scan.seen.gradients
+        has_tensors = HAS_DIPY and scan.other is not None and data.show_tensors(gradients)
         true = data.tensors(scan.other[:, scan.tissue], gradients) if has_tensors else None
         results: dict[str, tuple[Floats, dict[str, float]]] = {}
         for arm in ARMS:

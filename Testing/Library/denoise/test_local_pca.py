@@ -42,7 +42,7 @@ def _diffusion() -> tuple[Floats, Floats, Doubles, Volume]:
     gradients = [Gradient(0.0)] * 2 + [Gradient(2000.0, (x, y, z)) for x, y, z in ways.tolist()]
     voxels = np.hypot(truth + first, second).astype(np.float32)
     x, y, z = ways.T
-    design = np.stack([np.ones_like(x), x * x, y * y, z * z, x * y, x * z, y * z], axis=1)
+    design = np.stack([x * x, y * y, z * z, x * y, x * z, y * z], axis=1)
     rest = np.eye(_DIRECTIONS) - design @ np.linalg.pinv(design)
     series = Volume(voxels, Geometry((2.0, 2.0, 2.0)), modality="MR", gradients=tuple(gradients))
     return truth, tissue, rest, series
