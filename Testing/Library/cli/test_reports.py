@@ -103,7 +103,7 @@ def test_anisotropy_is_stated_before_and_after(report: Any, drawn: Any) -> None:
     inside = np.pad(np.full((3, 9, 10), 1000), ((0, 0), (5, 6), (6, 4)))
     voxels = np.float32(np.multiply.outer(decay, inside))
     page = " ".join(report(Volume(voxels, modality="MR", gradients=gradients)).split())
-    assert "median 0.80 before, 0.80 after. Noise raises FA," in page
+    assert "median 0.80 before, 0.80 after. Noise raises FA." in page
     assert "median 0.77 µm²/ms before, 0.77 after" in page
     assert "Frame 0: b = 0 s/mm²." in page and "Frame 6: b = 1000 s/mm² along (" in page
     before, after = (image.max() for image in drawn[-1])
