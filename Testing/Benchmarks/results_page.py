@@ -213,7 +213,7 @@ def sequences() -> Table:
     base = "sequences.rows[$1; arm="
     return Table(
         ("series, measure", *arms.values(), "n"),
-        ("$0", *(f"{{{base}{arm}].$2:mean$3|$4}}" for arm in arms),
+        ("$0", *(f"{{?{base}{arm}].$2:mean$3|$4}}" for arm in arms),
          f"{{{base}auto].$2:count|.0f}}"),
         _SERIES, f"{base}$5].$2:mean / {base}$6].$2:mean",
     )  # fmt: skip
