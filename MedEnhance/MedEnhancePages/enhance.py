@@ -339,8 +339,10 @@ class EnhancePanel(Page):
         self.update()
 
     def ensure(self, button):
-        """Return whether the packages of a run are installed; if not, ask, and install them."""
-        use = _useOf(self.options)
+        """Return whether the packages of all runs are installed; if not, ask, and install them."""
+        isSeveral = bool(self.context.several.nodes())
+        runs = [run for _node, run in self.runs.fitting] if isSeveral else [self.options]
+        use = _useOf(*runs)
         return dependencies.ensure(use, self.context, button, needsLibrary=True)
 
     @guarded
@@ -361,6 +363,7 @@ class EnhancePanel(Page):
             self._devices.rememberPace(node, options.config.task, job)
 
 
-def _useOf(options):
-    """Return the use of packages that a run needs."""
-    return dependencies.NETWORKS if options.runsNetworks else dependencies.BASIC
+def _useOf(*runs):
+    """Return the use of packages that runs with these options need."""
+    isLearned = any(options.runsNetworks for options in runs)
+    return dependencies.NETWORKS if isLearned else dependencies.BASIC

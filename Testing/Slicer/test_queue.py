@@ -219,6 +219,15 @@ class SeveralTest(QueueTestCase):
         self.assertEqual(self.context.state.enhancedVolume.GetName(), "A enhanced")
         self.assertEqual(self.panel.result.compare.mode, "none", "views stay")
 
+    def test_packagesAreThoseThatAllSelectedVolumesNeed(self):
+        head, body = self.volume("A"), self.smallVolume(name="CT", modality="CT")
+        self.choose(body)  # which no model segments
+        self.context.state.segment = True
+        self.select(self.folder(head, body))
+        with mock.patch("MedEnhancePanels.dependencies.ensure", return_value=False) as ensure:
+            self.ui.applyButton.click()
+        self.assertEqual(ensure.call_args.args[0], "networks")
+
     def test_theTableHasTheSentenceThatStandsAboveTheResult(self):
         a, output, batch = self.volume("A"), self.volume("A enhanced"), Batch([], mock.Mock())
         noise = {"sigma": 20.0, "share_removed": 0.72, "changed": 0.777, "verdict": "uncertain"}
